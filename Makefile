@@ -1,0 +1,61 @@
+# The commands people type. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PROGRAMS := sv2-gateway template-manager pool-verifier reference-backend reservegrid loadgen
+PACKAGES := $(addprefix -p ,$(PROGRAMS))
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+# Seconds per fuzz target, seeds of the simulator, seconds of the soak, options of the demo.
+TIME ?= 60
+SEEDS ?= 200
+SEED ?=
+SOAK_SECONDS ?= 3600
+MINERS ?= 24
+DEMO ?=
+
+.PHONY: help build run test prepare lint format licences sim bench fuzz soak docs
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## all programs, release profile, into target/release
+	cargo build --release $(PACKAGES)
+
+run: build ## the demo: all programs, a simulated chain, hashing miners (q stops; DEMO="--miners 100")
+	target/release/reservegrid demo --miners $(MINERS) $(DEMO)
+
+test: prepare ## every test, with a real node and a foreign miner
+	cargo build --workspace --bins
+	cargo test --workspace
+
+prepare: ## what the tests need beside Rust: system packages, a Bitcoin node, a reference miner
+	scripts/debian-packages.sh
+	scripts/get-node.sh
+	scripts/mining-device.sh
+
+lint: format licences ## formatting, clippy, licences
+	cargo clippy --workspace --all-targets -- -D warnings
+
+format: ## formatting only
+	cargo fmt --all --check
+
+licences: ## licences, banned crates and sources of everything that is linked
+	scripts/cargo-deny.sh check licenses bans sources
+
+sim: ## the simulator: SEEDS=200, or one with a trace: SEED=42
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) cargo test --test sim -- --nocapture
+
+bench: ## benchmarks; each prints its numbers beside its budget
+	cargo bench
+
+fuzz: ## every fuzz target for TIME=60 seconds
+	scripts/cargo-fuzz.sh $(TIME) $(FUZZ_TARGETS)
+
+soak: build ## the demo for SOAK_SECONDS=3600; fails if it was not healthy
+	target/release/reservegrid demo --screen plain --miners $(MINERS) --duration $(SOAK_SECONDS) $(DEMO)
+
+docs: ## the API pages of our own crates, into target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items

@@ -1,0 +1,5 @@
+//! `reservegrid`: see the library.
+
+fn main() -> std::process::ExitCode {
+    reservegrid::run()
+}

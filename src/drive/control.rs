@@ -1,0 +1,278 @@
+//! The control core: takes facts from its links and blocks from the shards, and does what the
+//! control machine and the submissions machine say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::Sender as Queue;
+use crossbeam::queue::ArrayQueue;
+use rg_ring::{Bell, Receiver, Sender};
+use source::feed::FeedEvent;
+use tracing::{error, info, warn};
+use work::contract::feed::NodeAccess;
+use work::payout::Network;
+use work::{BlockHash, Verdict};
+
+use super::clock::Clock;
+use super::nodes::Nodes;
+use super::verifier::Proposal;
+use super::wait;
+use crate::limits::{CONTROL_FACTS_MAX, SOLUTION_RING};
+use crate::machine::Solution;
+use crate::machine::board::BoardUpdate;
+use crate::machine::control::{Action, Control, Note};
+use crate::machine::solution::{Block as FoundBlock, NodeAnswer, Submissions, SubmitAction};
+use crate::metrics::{Block, control as counter};
+
+/// What the control core hears from ordinary threads.
+#[derive(Debug)]
+pub enum Fact {
+    /// From the template source.
+    Feed(FeedEvent),
+    /// The verifier's link is up or down.
+    Verifier {
+        /// Which.
+        up: bool,
+    },
+    /// A ruling.
+    Verdict(Verdict),
+    /// The verifier has another policy.
+    PolicyChanged,
+    /// A node has answered to a block.
+    NodeAnswer {
+        /// Which node.
+        node: NodeAccess,
+        /// Which block.
+        hash: BlockHash,
+        /// What it said.
+        answer: NodeAnswer,
+    },
+}
+
+/// The way to the control core for ordinary threads.
+#[derive(Clone)]
+pub struct Facts {
+    queue: Arc<ArrayQueue<Fact>>,
+    bell: Bell,
+}
+
+impl Facts {
+    /// A queue that rings `bell`.
+    pub fn new(bell: Bell) -> Facts {
+        Facts { queue: Arc::new(ArrayQueue::new(CONTROL_FACTS_MAX)), bell }
+    }
+
+    /// Put a fact. Waits if the queue is full: the control core is then far behind.
+    pub fn put(&self, fact: Fact) {
+        let mut fact = fact;
+        while let Err(full) = self.queue.push(fact) {
+            fact = full;
+            self.bell.ring();
+            std::thread::yield_now();
+        }
+        self.bell.ring();
+    }
+}
+
+/// What connects control to the rest.
+pub struct ControlPorts {
+    /// From ordinary threads.
+    pub facts: Facts,
+    /// To each shard, and its bell.
+    pub boards: Vec<Sender<BoardUpdate>>,
+    /// From each shard.
+    pub solutions: Vec<Receiver<Solution>>,
+    /// To the verifier's link.
+    pub proposals: Queue<Proposal>,
+    /// Threads for blocks.
+    pub nodes: Nodes,
+    /// Wakes this core.
+    pub bell: Bell,
+    /// What others see.
+    pub block: Arc<Block<{ counter::CELLS }>>,
+    /// The process is to end.
+    pub stop: Arc<AtomicBool>,
+    /// The chain that the source must be on.
+    pub network: Network,
+}
+
+struct Driver {
+    control: Control,
+    submissions: Submissions,
+    ports: ControlPorts,
+    clock: Clock,
+}
+
+/// Run control on this thread's executor until it is told to stop.
+pub async fn run(control: Control, stored: Vec<FoundBlock>, ports: ControlPorts, clock: Clock) {
+    let mut driver = Driver { control, submissions: Submissions::default(), ports, clock };
+    for block in stored {
+        info!(hash = %block.hash(), "a block of the last start is submitted again");
+        driver.submissions.on_block(clock.now(), block);
+    }
+    loop {
+        driver.ports.bell.awake();
+        if driver.turn() {
+            glommio::yield_if_needed().await;
+            continue;
+        }
+        if driver.ports.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        driver.ports.bell.prepare_sleep();
+        if driver.turn() {
+            continue;
+        }
+        let deadlines = [driver.control.deadline(), driver.submissions.deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
+        wait::sleep(&driver.ports.bell, driver.clock.now(), deadline);
+    }
+}
+
+impl Driver {
+    fn turn(&mut self) -> bool {
+        let mut did = self.take_solutions();
+        for _ in 0..CONTROL_FACTS_MAX {
+            let Some(fact) = self.ports.facts.queue.pop() else { break };
+            self.on_fact(fact);
+            did = true;
+            self.act();
+        }
+        let now = self.clock.now();
+        self.control.on_deadline(now);
+        self.submissions.on_deadline(now);
+        did |= self.act();
+        self.ports.block.publish(&self.control.counters);
+        did
+    }
+
+    /// Blocks first.
+    fn take_solutions(&mut self) -> bool {
+        let mut did = false;
+        for ring in &mut self.ports.solutions {
+            for _ in 0..SOLUTION_RING {
+                let Some(solution) = ring.pop() else { break };
+                let block = FoundBlock::Found(Arc::new(solution));
+                if self.submissions.on_block(self.clock.now(), block) {
+                    self.control.on_block_found();
+                }
+                did = true;
+            }
+        }
+        did
+    }
+
+    fn on_fact(&mut self, fact: Fact) {
+        let now = self.clock.now();
+        match fact {
+            Fact::Feed(event) => self.on_feed(event),
+            Fact::Verifier { up } => self.control.on_verifier(now, up),
+            Fact::Verdict(verdict) => self.control.on_verdict(now, verdict),
+            Fact::PolicyChanged => self.control.on_policy_changed(),
+            Fact::NodeAnswer { node, hash, answer } => {
+                let cell = match answer {
+                    NodeAnswer::Accepted | NodeAnswer::Duplicate | NodeAnswer::Inconclusive => {
+                        counter::SUBMITS_ACCEPTED
+                    }
+                    NodeAnswer::Rejected(_) => counter::SUBMITS_REJECTED,
+                    NodeAnswer::Unreachable(_) => counter::SUBMITS_RETRIED,
+                };
+                self.control.counters.add(cell, 1);
+                self.submissions.on_answer(now, &node, hash, &answer);
+            }
+        }
+    }
+
+    fn on_feed(&mut self, event: FeedEvent) {
+        let now = self.clock.now();
+        match event {
+            FeedEvent::Connected => self.control.on_source_connected(),
+            FeedEvent::Source { network, demo } => {
+                info!(%network, demo, "template source");
+                if network != self.ports.network {
+                    error!(
+                        %network,
+                        expected = %self.ports.network,
+                        "the template source is on another chain; its templates are not used"
+                    );
+                }
+            }
+            FeedEvent::Nodes(nodes) => self.submissions.on_nodes(now, nodes),
+            FeedEvent::Template(template) => self.control.on_template(now, template),
+            FeedEvent::NodeLost { since_millis } => {
+                warn!(since_millis, "the template source has lost its node");
+                self.control.on_source(now, false);
+            }
+            FeedEvent::Disconnected { reason } => {
+                warn!(reason, "the template source is gone");
+                self.control.on_source(now, false);
+            }
+        }
+    }
+
+    /// Do what the machines say; returns whether there was anything.
+    fn act(&mut self) -> bool {
+        let mut did = false;
+        while let Some(action) = self.submissions.next_action() {
+            did = true;
+            match action {
+                SubmitAction::Submit { node, block } => self.ports.nodes.submit(node, block),
+                SubmitAction::Store(block) => self.ports.nodes.store(block),
+                SubmitAction::Settled { hash, accepted } => {
+                    self.ports.nodes.settle(hash, accepted);
+                }
+            }
+        }
+        while let Some(action) = self.control.next_action() {
+            did = true;
+            match action {
+                Action::Propose { job, reason } => {
+                    // A full queue means that the link is down or hangs; when it is up again,
+                    // control proposes anew.
+                    let _ = self.ports.proposals.try_send(Proposal { job, reason });
+                }
+                Action::Board(update) => self.publish(&update),
+                Action::Note(note) => log(&note),
+            }
+        }
+        did
+    }
+
+    fn publish(&mut self, update: &BoardUpdate) {
+        for board in &mut self.ports.boards {
+            let sent = board.try_send(update.clone());
+            assert!(sent.is_ok(), "a shard has taken no board update for minutes: it has hung");
+            board.ring_bell();
+        }
+    }
+}
+
+fn log(note: &Note) {
+    match note {
+        Note::TipSeen { prev_hash, height } => info!(%prev_hash, height, "new tip"),
+        Note::Switched { template_id, micros, late } => {
+            info!(template = template_id.0, micros, late, "miners are switched");
+        }
+        Note::Judged { verdict, micros, enforced } => info!(
+            template = verdict.template_id.0,
+            decision = ?verdict.decision,
+            reasons = ?verdict.reason_codes,
+            micros,
+            enforced,
+            "verdict"
+        ),
+        Note::Mismatch { template_id } => error!(
+            template = template_id.0,
+            "a verdict is bound to other bytes than ours and is not obeyed"
+        ),
+        Note::SwitchTimeout { prev_hash } => error!(
+            %prev_hash,
+            "no verified work for this tip within the hold: all channels are ended \
+             (prevhash_switch_timeout)"
+        ),
+        Note::SourceExpired => error!("no template source for too long: all channels are ended"),
+        Note::Unbuildable { template_id, why } => {
+            error!(template = template_id.0, why, "no coinbase can be built");
+        }
+    }
+}

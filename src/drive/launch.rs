@@ -1,0 +1,374 @@
+//! Threads, rings, wiring, and the end.
+//!
+//! Order at the start: lock, epoch, sockets, cores, links. Order at the end: shards stop reading
+//! and close; then the forwarder delivers what is left; then control and the ops thread.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use rg_ring::{Bell, Receiver, Sender, Sequence};
+use serde_json::json;
+use source::feed::FeedClient;
+use sv2::{AuthorityKey, Identity, StaticKey};
+use tracing::{error, info};
+
+use super::clock::Clock;
+use super::control::{ControlPorts, Fact, Facts};
+use super::data_dir::DataDir;
+use super::forwarder::{ForwarderPorts, ShardEnd};
+use super::nodes::Nodes;
+use super::ops::{Blocks, OpsSettings};
+use super::sender::{Answers, SenderSettings};
+use super::shard::ShardPorts;
+use super::{control, forwarder, ops, sender, shard, verifier};
+use crate::config::Config;
+use crate::limits::{
+    BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, SENDER_THREADS_MAX, SOLUTION_RING,
+};
+use crate::machine::board::BoardUpdate;
+use crate::machine::control::{Control, ControlSettings, Mode};
+use crate::machine::forwarder::{Forwarder, ForwarderSettings};
+use crate::machine::shard::{Shard, ShardSettings};
+use crate::machine::solution::Block as FoundBlock;
+use crate::machine::verifier_link::Caller;
+use crate::machine::{Entry, Solution};
+
+/// How long an executor lets one task keep others waiting. With glommio's default, a busy task
+/// delays timers and wake-ups by 100 ms and more (D16).
+const PREEMPT: Duration = Duration::from_millis(1);
+
+/// Everything about one shard before its thread runs.
+struct ShardWiring {
+    ports: ShardPorts,
+    listener: Option<TcpListener>,
+    settings: ShardSettings,
+}
+
+/// The rings of all shards, sorted by who holds which end.
+#[derive(Default)]
+struct Wiring {
+    shards: Vec<ShardWiring>,
+    boards: Vec<Sender<BoardUpdate>>,
+    solutions: Vec<Receiver<Solution>>,
+    ends: Vec<ShardEnd>,
+}
+
+type Core = ExecutorJoinHandle<std::io::Result<()>>;
+
+/// Run the gateway until `stop` is set; `wake` rings every core's bell then.
+///
+/// # Errors
+/// What keeps it from starting, in words.
+pub fn run(
+    config: Config,
+    stop: &Arc<AtomicBool>,
+    wake: impl FnOnce(Vec<Bell>),
+) -> Result<(), String> {
+    rg_ring::probe().map_err(|error| error.to_string())?;
+    let clock = Clock::start();
+    let data_dir = Arc::new(DataDir::take(&config.data_dir)?);
+    let epoch = data_dir.next_epoch()?;
+    let listeners = bind(&config)?;
+    let listen_addr = listeners.first().and_then(|listener| listener.local_addr().ok());
+    let http = TcpListener::bind(config.http_listen_addr).map_err(|error| {
+        format!("gateway.http_listen_addr {}: {error}", config.http_listen_addr)
+    })?;
+    let http_addr = http.local_addr().map_err(|error| error.to_string())?;
+    let (control_bell, forwarder_bell) = (bell()?, bell()?);
+    let wiring = wire(&config, epoch, listeners, stop, &control_bell, &forwarder_bell)?;
+    let blocks = Arc::new(Blocks {
+        shards: wiring.shards.iter().map(|shard| Arc::clone(&shard.ports.block)).collect(),
+        control: Arc::default(),
+        forwarder: Arc::default(),
+    });
+    let shard_bells: Vec<Bell> = wiring.shards.iter().map(|s| s.ports.bell.clone()).collect();
+    let late_stop = Arc::new(AtomicBool::new(false));
+
+    let facts = Facts::new(control_bell.clone());
+    let ops = ops::spawn(http, Arc::clone(&blocks), ops_settings(&config, listen_addr), {
+        Arc::clone(&late_stop)
+    })?;
+    let forwarder =
+        start_forwarder(&config, epoch, wiring.ends, &forwarder_bell, &blocks, &late_stop, clock)?;
+    let link = verifier::spawn(
+        config.verifier_addr.clone(),
+        caller(&config, epoch),
+        facts.clone(),
+        clock,
+        Arc::clone(&late_stop),
+    )?;
+    let ports = ControlPorts {
+        facts: facts.clone(),
+        boards: wiring.boards,
+        solutions: wiring.solutions,
+        proposals: link.proposals.clone(),
+        nodes: Nodes::start(Arc::clone(&data_dir), facts.clone())?,
+        bell: control_bell.clone(),
+        block: Arc::clone(&blocks.control),
+        stop: Arc::clone(&late_stop),
+        network: config.network,
+    };
+    let control = start_control(&config, stored(&data_dir)?, ports, clock)?;
+    let shards = start_shards(&config, wiring.shards, clock)?;
+    let feed = FeedClient::spawn(&config.upstream_url, move |event| facts.put(Fact::Feed(event)))?;
+    write_addresses(&data_dir, &config, listen_addr, http_addr)?;
+    info!(epoch, mode = config.mode.name(), ?listen_addr, %http_addr, "gateway started");
+
+    wake(shard_bells);
+    let mut ended = Ok(());
+    for shard in shards {
+        ended = ended.and(join("a shard", shard));
+    }
+    late_stop.store(true, Ordering::Relaxed);
+    forwarder_bell.ring();
+    ended = ended.and(join("the forwarder", forwarder));
+    control_bell.ring();
+    ended = ended.and(join("control", control));
+    feed.stop();
+    for thread in [link.thread, ops] {
+        if thread.join().is_err() {
+            error!("a thread ended by a panic");
+        }
+    }
+    info!("gateway stopped");
+    ended
+}
+
+fn bell() -> Result<Bell, String> {
+    Bell::new().map_err(|error| format!("an eventfd cannot be made: {error}"))
+}
+
+/// In shadow mode miners cannot connect at all.
+fn bind(config: &Config) -> Result<Vec<TcpListener>, String> {
+    if config.mode == Mode::Shadow {
+        return Ok(Vec::new());
+    }
+    rg_ring::bind_shards(config.listen_addr, config.shards.len())
+        .map_err(|error| format!("gateway.listen_addr: {error}"))
+}
+
+fn wire(
+    config: &Config,
+    epoch: u16,
+    listeners: Vec<TcpListener>,
+    stop: &Arc<AtomicBool>,
+    control_bell: &Bell,
+    forwarder_bell: &Bell,
+) -> Result<Wiring, String> {
+    let mut listeners = listeners.into_iter();
+    let mut wiring = Wiring::default();
+    for number in 0..config.shards.len() {
+        let bell = bell()?;
+        let (board_in, board_out) = rg_ring::ring(BOARD_RING, bell.clone());
+        let (solution_in, solution_out) = rg_ring::ring(SOLUTION_RING, control_bell.clone());
+        let (entry_in, entry_out) =
+            rg_ring::ring::<Entry>(config.share_forward_queue_size, forwarder_bell.clone());
+        let durable = Sequence::new(0);
+        wiring.boards.push(board_in);
+        wiring.solutions.push(solution_out);
+        wiring.ends.push(ShardEnd {
+            entries: entry_out,
+            durable: durable.clone(),
+            bell: bell.clone(),
+        });
+        wiring.shards.push(ShardWiring {
+            ports: ShardPorts {
+                board: board_out,
+                solutions: solution_in,
+                entries: entry_in,
+                durable,
+                bell,
+                block: Arc::default(),
+                stop: Arc::clone(stop),
+            },
+            listener: listeners.next(),
+            settings: shard_settings(config, epoch, number),
+        });
+    }
+    Ok(wiring)
+}
+
+fn shard_settings(config: &Config, epoch: u16, number: usize) -> ShardSettings {
+    let shards = config.shards.len();
+    ShardSettings {
+        shard: u8::try_from(number).unwrap_or(u8::MAX),
+        instance_id: config.instance_id,
+        epoch,
+        extranonce_bytes: config.extranonce_bytes(),
+        target_shares_per_minute: config.target_shares_per_minute,
+        min_difficulty: config.min_difficulty,
+        version_rolling: config.version_rolling,
+        handshake_timeout_ms: config.handshake_timeout_ms,
+        setup_timeout_ms: config.setup_timeout_ms,
+        channel_idle_timeout_ms: config.channel_idle_timeout_ms,
+        nonce_expire_secs: config.nonce_expire_secs,
+        seen_room: config.seen_room(),
+        max_connections: config.max_connections.div_ceil(shards),
+        max_connections_per_ip: config.max_connections_per_ip,
+        max_channels_per_connection: config.max_channels_per_connection(),
+    }
+}
+
+fn executor(config: &Config, name: &str, cpu: usize) -> LocalExecutorBuilder {
+    let placement = if config.pin { Placement::Fixed(cpu) } else { Placement::Unbound };
+    LocalExecutorBuilder::new(placement).name(name).preempt_timer(PREEMPT)
+}
+
+fn started(name: &str, core: Result<Core, glommio::GlommioError<()>>) -> Result<Core, String> {
+    core.map_err(|error| format!("{name} cannot be started: {error}"))
+}
+
+fn start_shards(
+    config: &Config,
+    wirings: Vec<ShardWiring>,
+    clock: Clock,
+) -> Result<Vec<Core>, String> {
+    let mut cores = Vec::new();
+    for (number, wiring) in wirings.into_iter().enumerate() {
+        let mut seed = [0u8; 32];
+        getrandom::fill(&mut seed).map_err(|error| format!("no entropy: {error}"))?;
+        let mut entropy = ChaCha20Rng::from_seed(seed);
+        let static_key = StaticKey::generate(&mut entropy);
+        let authority = copy_of(&config.authority)?;
+        let now = clock.now().unix.seconds();
+        let identity = Identity::issue(&authority, static_key, now, CERTIFICATE_SECONDS)
+            .map_err(|error| format!("noise.privkey: {error}"))?;
+        let connections_max = wiring.settings.max_connections;
+        let machine = Shard::new(wiring.settings, authority, identity, entropy);
+        let cpu = config.shards.get(number).copied().unwrap_or(0);
+        let core = executor(config, &format!("shard-{number}"), cpu).spawn(move || async move {
+            shard::run(machine, wiring.listener, wiring.ports, clock, connections_max).await
+        });
+        cores.push(started("a shard", core)?);
+    }
+    Ok(cores)
+}
+
+/// Each shard signs with its own copy; the text form is the only way out of a key, and is wiped.
+fn copy_of(key: &AuthorityKey) -> Result<AuthorityKey, String> {
+    key.to_text().parse().map_err(|error| format!("noise.privkey: {error}"))
+}
+
+fn start_forwarder(
+    config: &Config,
+    epoch: u16,
+    ends: Vec<ShardEnd>,
+    bell: &Bell,
+    blocks: &Blocks,
+    stop: &Arc<AtomicBool>,
+    clock: Clock,
+) -> Result<Core, String> {
+    let threads = config.share_forward_max_in_flight.min(SENDER_THREADS_MAX);
+    let machine = Forwarder::new(ForwarderSettings {
+        shards: ends.len(),
+        queue_size: config.share_forward_queue_size,
+        max_in_flight: threads,
+        batch_interval_ms: config.share_batch_interval_ms,
+        batch_prefix: format!("bat_{:04x}{epoch:04x}", config.instance_id),
+    });
+    let (batches, waiting) = crossbeam::channel::bounded(BATCHES_WAITING_MAX);
+    let answers =
+        Answers { queue: Arc::new(ArrayQueue::new(BATCHES_WAITING_MAX)), bell: bell.clone() };
+    let settings = SenderSettings {
+        url: config.share_upstream_url.clone(),
+        secret: config.share_upstream_secret.clone(),
+        gateway_id: gateway_id(config),
+        timeout: Duration::from_millis(config.share_forward_timeout_ms),
+    };
+    sender::spawn(threads, &settings, &waiting, &answers, clock)?;
+    let ports = ForwarderPorts {
+        shards: ends,
+        batches,
+        answers: answers.queue,
+        bell: bell.clone(),
+        block: Arc::clone(&blocks.forwarder),
+        stop: Arc::clone(stop),
+        drain_millis: config.shutdown_drain_ms,
+    };
+    let core = executor(config, "forwarder", config.forwarder).spawn(move || async move {
+        forwarder::run(machine, ports, clock).await;
+        Ok(())
+    });
+    started("the forwarder", core)
+}
+
+fn start_control(
+    config: &Config,
+    stored: Vec<FoundBlock>,
+    ports: ControlPorts,
+    clock: Clock,
+) -> Result<Core, String> {
+    let machine = Control::new(ControlSettings {
+        mode: config.mode,
+        failure_policy: config.failure_policy,
+        payouts: config.payouts.clone(),
+        coinbase_tag: config.coinbase_tag.clone().into_bytes(),
+        extranonce_bytes: config.extranonce_bytes(),
+        verdict_timeout_ms: config.prevhash_verdict_timeout_ms,
+        stale_hold_ms: config.prevhash_stale_hold_ms,
+        job_broadcast_interval_ms: config.job_broadcast_interval_ms,
+        template_max_age_ms: config.template_max_age_ms,
+    });
+    let core = executor(config, "control", config.control).spawn(move || async move {
+        control::run(machine, stored, ports, clock).await;
+        Ok(())
+    });
+    started("control", core)
+}
+
+fn stored(data_dir: &DataDir) -> Result<Vec<FoundBlock>, String> {
+    let blocks = data_dir.stored_blocks()?.into_iter();
+    Ok(blocks.map(|(hash, bytes)| FoundBlock::Stored { hash, bytes: bytes.into() }).collect())
+}
+
+fn gateway_id(config: &Config) -> String {
+    format!("gw-{}", config.instance_id)
+}
+
+fn caller(config: &Config, epoch: u16) -> Caller {
+    Caller {
+        gateway_id: gateway_id(config),
+        network: config.network,
+        instance_id: config.instance_id,
+        epoch,
+        deadline_ms: config.prevhash_verdict_timeout_ms,
+    }
+}
+
+fn ops_settings(config: &Config, listen_addr: Option<SocketAddr>) -> OpsSettings {
+    OpsSettings {
+        mode: config.mode,
+        api_key: config.http_api_key.clone(),
+        authority_pubkey: config.authority.public().to_text(),
+        listen_addr,
+    }
+}
+
+/// Where the gateway really listens, for whoever started it with port 0 (D48).
+fn write_addresses(
+    data_dir: &DataDir,
+    config: &Config,
+    listen_addr: Option<SocketAddr>,
+    http_addr: SocketAddr,
+) -> Result<(), String> {
+    let addresses = json!({
+        "listen_addr": listen_addr,
+        "http_listen_addr": http_addr,
+        "authority_pubkey": config.authority.public().to_text(),
+    });
+    data_dir.replace("addresses.json", addresses.to_string().as_bytes())
+}
+
+fn join(what: &str, core: Core) -> Result<(), String> {
+    match core.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{what}: {error}")),
+        Err(error) => Err(format!("{what} ended by a panic: {error}")),
+    }
+}

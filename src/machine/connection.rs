@@ -1,0 +1,431 @@
+//! One miner's connection: Handshake, then Setup, then Open.
+//!
+//! ```text
+//! Handshake   64 bytes of act 1 in, 234 of act 2 out
+//! Setup       only SetupConnection is understood; its answer is the first thing sent
+//! Open        channels; everything else of the mining protocol
+//! ```
+//!
+//! Every state has a deadline. A connection holds bytes only while a frame is unfinished, a turn
+//! is over, or there is no credit; it holds sealed bytes only while a send is in flight.
+
+use std::net::IpAddr;
+
+use sv2::message::common::{
+    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_STANDARD_JOBS, REQUIRES_VERSION_ROLLING,
+    REQUIRES_WORK_SELECTION, SetupConnection, SetupConnectionError, SetupConnectionSuccess,
+};
+use sv2::message::mining::CloseChannel;
+use sv2::{ACT1_BYTES, FromMiner, Opened, Transport, TransportError};
+use work::{Mono, Now};
+
+use super::output::{ChannelKey, ConnectionId, Flow, Output};
+use super::session::{OpenConnection, Session};
+use super::shard::{PendingAck, ShardState};
+use crate::limits::{
+    FRAMES_PER_TURN, STASH_BYTES_MAX, WIRE_BYTES_PER_TURN, WIRE_WAITING_MAX, WIRE_WAITING_PAUSE,
+};
+use crate::metrics::shard as counter;
+use crate::reason::{Close, CloseCause, Reason};
+
+/// What a miner may ask for at setup.
+const SUPPORTED_FLAGS: u32 =
+    REQUIRES_STANDARD_JOBS | REQUIRES_WORK_SELECTION | REQUIRES_VERSION_ROLLING;
+
+/// How far a connection has come.
+enum Phase {
+    Handshake,
+    Setup(Transport),
+    Open(Transport, Session),
+}
+
+/// One miner's connection.
+pub struct Connection {
+    /// Its name.
+    pub id: ConnectionId,
+    /// Where it comes from.
+    pub peer: IpAddr,
+    phase: Phase,
+    /// Received and not handled: the start of a frame, or what a turn left.
+    stash: Vec<u8>,
+    /// Whether the stash begins with at least one whole frame, as far as is known.
+    has_more: bool,
+    /// Sealed and not sent: replies written while a send was in flight.
+    waiting: Vec<u8>,
+    /// Whether the kernel has bytes of ours.
+    in_flight: bool,
+    accepted_at: Mono,
+    heard_at: Mono,
+    /// When the tip was heard whose SetNewPrevHash is in flight.
+    switching_since: Option<Mono>,
+    /// Whether it is in the shard's list of those with something to do.
+    pub listed: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(id: ConnectionId, peer: IpAddr, now: Now) -> Connection {
+        Connection {
+            id,
+            peer,
+            phase: Phase::Handshake,
+            stash: Vec::new(),
+            has_more: false,
+            waiting: Vec::new(),
+            in_flight: false,
+            accepted_at: now.mono,
+            heard_at: now.mono,
+            switching_since: None,
+            listed: false,
+        }
+    }
+
+    /// Bytes came. They are decrypted in place.
+    pub fn on_bytes(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        bytes: &mut [u8],
+        out: &mut Output,
+    ) -> Flow {
+        self.heard_at = now.mono;
+        state.counters.add(counter::BYTES_RECEIVED, bytes.len() as u64);
+        if self.stash.is_empty() {
+            let (consumed, flow) = self.process(state, now, bytes, out);
+            self.stash.extend_from_slice(&bytes[consumed..]);
+            return flow;
+        }
+        if self.stash.len() + bytes.len() > STASH_BYTES_MAX {
+            return Flow::Close(Reason::ProtocolViolation.into());
+        }
+        self.stash.extend_from_slice(bytes);
+        self.process_stash(state, now, out)
+    }
+
+    /// Do what is due: work first, then acknowledgements, then bytes that were left.
+    pub fn step(&mut self, state: &mut ShardState, now: Now, out: &mut Output) -> Flow {
+        if self.in_flight {
+            // Nothing is given out behind a send (D16); reading goes on where it stopped later.
+            return self.reading_flow();
+        }
+        if let Err(close) = self.catch_up(state, now, out) {
+            return Flow::Close(close);
+        }
+        self.process_stash(state, now, out)
+    }
+
+    /// The send in flight is done. `Some` is the time since its tip was heard, if it carried one.
+    pub fn on_sent(&mut self, now: Now, out: &mut Output) -> Option<u64> {
+        self.in_flight = false;
+        out.wire.append(&mut self.waiting);
+        self.waiting = Vec::new();
+        self.switching_since.take().map(|since| now.mono.micros_since(since))
+    }
+
+    /// Close the books of a step: what was written either goes out or waits behind what does.
+    pub fn finish(&mut self, out: &mut Output, flow: Flow) -> Flow {
+        if out.wire.is_empty() {
+            return flow;
+        }
+        if !self.in_flight {
+            self.in_flight = true;
+            return flow;
+        }
+        self.waiting.append(&mut out.wire);
+        if self.waiting.len() > WIRE_WAITING_MAX {
+            return Flow::Close(Reason::ProtocolViolation.into());
+        }
+        flow
+    }
+
+    /// Whether a step would do something now.
+    pub fn has_work(&self, state: &ShardState) -> bool {
+        if self.in_flight {
+            return false;
+        }
+        if self.has_more {
+            return true;
+        }
+        let Phase::Open(_, session) = &self.phase else { return false };
+        session.has_work(state)
+    }
+
+    /// A share of one of its channels is safe.
+    pub fn acknowledge(&mut self, ack: &PendingAck) {
+        let Phase::Open(_, session) = &mut self.phase else { return };
+        if let Some(channel) = session.find(ack.channel_id) {
+            channel.acknowledge(ack);
+        }
+    }
+
+    /// When it must have moved on, and why it is closed if not.
+    pub fn deadline(&self, state: &ShardState) -> (Mono, Close) {
+        let settings = &state.settings;
+        let setup = self.accepted_at.plus_millis(settings.setup_timeout_ms);
+        match &self.phase {
+            Phase::Handshake => (
+                self.accepted_at.plus_millis(settings.handshake_timeout_ms),
+                Reason::HandshakeTimeout.into(),
+            ),
+            Phase::Setup(_) => (setup, Reason::HandshakeTimeout.into()),
+            Phase::Open(_, session) if session.channels.is_empty() => {
+                (setup, CloseCause::NoChannel.into())
+            }
+            Phase::Open(..) if settings.channel_idle_timeout_ms == 0 => {
+                (Mono(u64::MAX), CloseCause::Idle.into())
+            }
+            Phase::Open(..) => (
+                self.heard_at.plus_millis(settings.channel_idle_timeout_ms),
+                CloseCause::Idle.into(),
+            ),
+        }
+    }
+
+    /// Cell of the gauge that counts connections like this one.
+    pub fn gauge(&self) -> usize {
+        match &self.phase {
+            Phase::Handshake => counter::IN_HANDSHAKE,
+            Phase::Open(_, session) if !session.channels.is_empty() => counter::OPEN,
+            _ => counter::IN_SETUP,
+        }
+    }
+
+    /// End it: give back what its channels held. Returns their names.
+    pub fn end(&mut self, state: &mut ShardState) -> Vec<ChannelKey> {
+        let Phase::Open(_, session) = &mut self.phase else { return Vec::new() };
+        let channels = std::mem::take(&mut session.channels);
+        channels.iter().map(|channel| state.release(channel)).collect()
+    }
+
+    /// Tell the miner why all its channels end, as far as the protocol can.
+    pub fn write_goodbye(&mut self, reason: Reason, out: &mut Output) {
+        let Phase::Open(transport, session) = &mut self.phase else { return };
+        for channel in &session.channels {
+            if out.wire.len() >= WIRE_BYTES_PER_TURN {
+                return;
+            }
+            let goodbye = CloseChannel {
+                channel_id: channel.channel_id,
+                reason_code: reason.error_code().as_bytes(),
+            };
+            if transport.seal(&goodbye, &mut out.wire).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Bytes on the heap, for the memory budget.
+    pub fn heap_bytes(&self) -> usize {
+        self.stash.capacity() + self.waiting.capacity()
+    }
+
+    fn reading_flow(&self) -> Flow {
+        if self.stash.len() > STASH_BYTES_MAX / 2 || self.waiting.len() > WIRE_WAITING_PAUSE {
+            Flow::Wait
+        } else {
+            Flow::Continue
+        }
+    }
+
+    fn process_stash(&mut self, state: &mut ShardState, now: Now, out: &mut Output) -> Flow {
+        if self.stash.is_empty() {
+            return Flow::Continue;
+        }
+        let mut stash = std::mem::take(&mut self.stash);
+        let (consumed, flow) = self.process(state, now, &mut stash, out);
+        if consumed < stash.len() {
+            stash.drain(..consumed);
+            self.stash = stash;
+        }
+        flow
+    }
+
+    /// Handle the frames of `input` that this turn has room for; how many bytes are done with.
+    fn process(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        input: &mut [u8],
+        out: &mut Output,
+    ) -> (usize, Flow) {
+        self.has_more = false;
+        let mut at = 0;
+        for _ in 0..FRAMES_PER_TURN {
+            if at == input.len() {
+                return (at, Flow::Continue);
+            }
+            if self.must_wait(state, now, out) {
+                self.has_more = true;
+                return (at, Flow::Wait);
+            }
+            match self.process_one(state, now, &mut input[at..], out) {
+                Ok(0) => return (at, Flow::Continue),
+                Ok(consumed) => at += consumed,
+                Err(close) => return (at, Flow::Close(close)),
+            }
+        }
+        self.has_more = at < input.len();
+        (at, Flow::Continue)
+    }
+
+    /// Whether the next frame has to wait: for the peer to drain, or for a free ring slot.
+    /// Credit is asked for before a frame is opened, because opening it cannot be undone.
+    fn must_wait(&self, state: &mut ShardState, now: Now, out: &Output) -> bool {
+        if self.waiting.len() + out.wire.len() > WIRE_BYTES_PER_TURN
+            || (self.in_flight && self.waiting.len() > WIRE_WAITING_PAUSE)
+        {
+            return true;
+        }
+        matches!(self.phase, Phase::Open(..))
+            && (!out.has_credit() || state.acks_free() == 0)
+            && state.may_wait_for_credit(now)
+    }
+
+    /// Handle the frame at the start of `input`; 0 if it is not all there.
+    fn process_one(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        input: &mut [u8],
+        out: &mut Output,
+    ) -> Result<usize, Close> {
+        let transport = match &mut self.phase {
+            Phase::Handshake => return self.on_act1(state, input, out),
+            Phase::Setup(transport) | Phase::Open(transport, _) => transport,
+        };
+        match transport.open(input) {
+            Opened::Need(_) => Ok(0),
+            Opened::Error(error) => Err(close_for(error).into()),
+            Opened::Frame { frame, consumed } => {
+                state.counters.add(counter::FRAMES_RECEIVED, 1);
+                let message =
+                    FromMiner::decode(&frame).map_err(|_| Close::from(Reason::MessageTruncated))?;
+                self.on_message(state, now, &message, out)?;
+                Ok(consumed)
+            }
+        }
+    }
+
+    /// Act 1 in, act 2 out. A client sends nothing more before act 2 has come.
+    fn on_act1(
+        &mut self,
+        state: &mut ShardState,
+        input: &[u8],
+        out: &mut Output,
+    ) -> Result<usize, Close> {
+        let Some((act1, rest)) = input.split_first_chunk::<ACT1_BYTES>() else { return Ok(0) };
+        if !rest.is_empty() {
+            return Err(Reason::HandshakeFailed.into());
+        }
+        let mut act2 = [0u8; sv2::ACT2_BYTES];
+        let transport =
+            state.respond(act1, &mut act2).map_err(|_| Close::from(Reason::HandshakeFailed))?;
+        out.wire.extend_from_slice(&act2);
+        state.counters.take(counter::IN_HANDSHAKE);
+        state.counters.add(counter::IN_SETUP, 1);
+        state.counters.add(counter::HANDSHAKES, 1);
+        self.phase = Phase::Setup(transport);
+        Ok(ACT1_BYTES)
+    }
+
+    fn on_message(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        message: &FromMiner<'_>,
+        out: &mut Output,
+    ) -> Result<(), Close> {
+        if let FromMiner::Unknown { .. } = message {
+            state.counters.add(counter::UNKNOWN_FRAMES, 1);
+            return Ok(());
+        }
+        if matches!(self.phase, Phase::Setup(_)) {
+            let FromMiner::SetupConnection(setup) = message else {
+                return Err(Reason::ProtocolViolation.into());
+            };
+            return self.on_setup(setup, out);
+        }
+        let id = self.id;
+        let Phase::Open(transport, session) = &mut self.phase else {
+            return Err(Reason::ProtocolViolation.into());
+        };
+        let mut open = OpenConnection { id, transport, session, state, now };
+        let done = match message {
+            FromMiner::SubmitSharesStandard(submit) => open.on_submit(submit, out),
+            FromMiner::SubmitSharesExtended(submit) => {
+                open.refuse_share(submit.channel_id, submit.sequence_number, out)
+            }
+            FromMiner::OpenStandardMiningChannel(request) => open.on_open(request, out),
+            FromMiner::OpenExtendedMiningChannel(request) => {
+                open.refuse_extended(request.request_id, out)
+            }
+            FromMiner::UpdateChannel(update) => open.on_update(update, out),
+            FromMiner::CloseChannel(close) => open.on_close(close.channel_id),
+            FromMiner::SetCustomMiningJob(custom) => open.refuse_custom(custom, out),
+            FromMiner::RequestExtensions(request) => open.refuse_extensions(request, out),
+            FromMiner::SetupConnection(_) => return Err(Reason::SetupRejected.into()),
+            FromMiner::Unknown { .. } => Ok(()),
+        };
+        done.map_err(|error| close_for(error).into())
+    }
+
+    /// Answer the one message that this phase understands.
+    fn on_setup(&mut self, setup: &SetupConnection<'_>, out: &mut Output) -> Result<(), Close> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Handshake);
+        let Phase::Setup(mut transport) = phase else {
+            return Err(Reason::ProtocolViolation.into());
+        };
+        let unsupported = setup.flags & !SUPPORTED_FLAGS;
+        let versions = setup.min_version..=setup.max_version;
+        let refusal = if setup.protocol != PROTOCOL_MINING {
+            Some((0, "unsupported-protocol"))
+        } else if !versions.contains(&PROTOCOL_VERSION) {
+            Some((0, "protocol-version-mismatch"))
+        } else if unsupported != 0 {
+            Some((unsupported, "unsupported-feature-flags"))
+        } else {
+            None
+        };
+        if let Some((flags, error_code)) = refusal {
+            let error = SetupConnectionError { flags, error_code: error_code.as_bytes() };
+            // The refusal is sent if it can be; the connection ends either way.
+            let _ = transport.seal(&error, &mut out.wire);
+            self.phase = Phase::Setup(transport);
+            return Err(Reason::SetupRejected.into());
+        }
+        let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags: 0 };
+        let sealed = transport.seal(&success, &mut out.wire);
+        self.phase = Phase::Open(transport, Session::new(setup.flags));
+        sealed.map_err(|error| close_for(error).into())
+    }
+
+    /// Give every channel the newest work, then acknowledge what is safe, within one turn's bytes.
+    fn catch_up(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        out: &mut Output,
+    ) -> Result<(), Close> {
+        let id = self.id;
+        let Phase::Open(transport, session) = &mut self.phase else { return Ok(()) };
+        let mut open = OpenConnection { id, transport, session, state, now };
+        let switched = open.catch_up(out).map_err(|error| Close::from(close_for(error)))?;
+        if switched {
+            self.switching_since = Some(state.board.tip_seen());
+        }
+        Ok(())
+    }
+}
+
+/// The reason for which a broken stream ends.
+fn close_for(error: TransportError) -> Reason {
+    match error {
+        TransportError::FrameTooLarge { .. } => Reason::MessageTooLarge,
+        TransportError::DecryptFailed | TransportError::NonceExhausted | TransportError::Closed => {
+            Reason::FrameOutOfSequence
+        }
+        TransportError::PayloadTooLong { .. } | TransportError::FieldTooLong { .. } => {
+            Reason::InvalidEncoding
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Control: which template may be mined, and the prevhash switch.
+//!
+//! ```text
+//! Steady ──new tip──▶ Switching ──verdict: accept──▶ Steady
+//!                        │ 50 ms without a verdict: late; miners keep their old job
+//!                        └ 5 s more: Expired, every channel is ended; the next accept heals
+//! ```
+//!
+//! In inline mode nothing is published without an accepting verdict that is bound to the very
+//! bytes (I5, D37). A tip is whatever the newest template of the source builds on: the source
+//! decides between rivals (D20).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use work::contract::verifier::ProposeReason;
+use work::payout::Payout;
+use work::{BlockHash, Decision, Job, Mono, Now, Target, Template, TemplateId, Verdict};
+
+use super::board::BoardUpdate;
+use crate::limits::CANDIDATES_MAX;
+use crate::metrics::{Counters, control as counter};
+
+/// What the gateway does with verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No miners; verdicts are logged.
+    Shadow,
+    /// Miners get every template; verdicts are logged.
+    Observe,
+    /// Miners get accepted templates only.
+    Inline,
+}
+
+impl Mode {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Shadow => "shadow",
+            Mode::Observe => "observe",
+            Mode::Inline => "inline",
+        }
+    }
+}
+
+/// What happens to templates while the verifier cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// They wait.
+    FailClosed,
+    /// They go out without a verdict.
+    PermitAll,
+}
+
+/// What control is told once.
+#[derive(Debug, Clone)]
+pub struct ControlSettings {
+    /// What to do with verdicts.
+    pub mode: Mode,
+    /// What to do without.
+    pub failure_policy: FailurePolicy,
+    /// Whom the coinbase pays.
+    pub payouts: Vec<Payout>,
+    /// Tag in the coinbase.
+    pub coinbase_tag: Vec<u8>,
+    /// Bytes of the whole extranonce.
+    pub extranonce_bytes: usize,
+    /// Soft deadline of a verdict.
+    pub verdict_timeout_ms: u64,
+    /// How long miners are held on an old tip beyond it.
+    pub stale_hold_ms: u64,
+    /// Least time between two jobs on the same tip.
+    pub job_broadcast_interval_ms: u64,
+    /// How long the last work is served without a living source.
+    pub template_max_age_ms: u64,
+}
+
+/// What control wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Have this judged.
+    Propose {
+        /// What.
+        job: Arc<Job>,
+        /// Why.
+        reason: ProposeReason,
+    },
+    /// Tell every shard.
+    Board(BoardUpdate),
+    /// Say this in the log.
+    Note(Note),
+}
+
+/// What happened, for the log and for events.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A new tip was heard of.
+    TipSeen {
+        /// The block.
+        prev_hash: BlockHash,
+        /// Height of the next one.
+        height: u32,
+    },
+    /// Work went out on a new tip.
+    Switched {
+        /// Its template.
+        template_id: TemplateId,
+        /// Since the tip was heard.
+        micros: u64,
+        /// Whether the verdict came after its soft deadline.
+        late: bool,
+    },
+    /// A ruling came.
+    Judged {
+        /// The ruling.
+        verdict: Verdict,
+        /// Since the template came.
+        micros: u64,
+        /// Whether it decides what goes out.
+        enforced: bool,
+    },
+    /// A ruling came that is bound to other bytes than the candidate's: never to be obeyed.
+    Mismatch {
+        /// Which.
+        template_id: TemplateId,
+    },
+    /// The hold ran out.
+    SwitchTimeout {
+        /// The tip without work.
+        prev_hash: BlockHash,
+    },
+    /// The source has been gone too long.
+    SourceExpired,
+    /// No coinbase can be built.
+    Unbuildable {
+        /// From which template.
+        template_id: TemplateId,
+        /// Why.
+        why: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    Waiting,
+    Accepted,
+    Rejected,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    job: Arc<Job>,
+    received_at: Mono,
+    judgement: Judgement,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    prev_hash: BlockHash,
+    seen: Mono,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Switching {
+    late: bool,
+    expired: bool,
+}
+
+/// The control machine.
+#[derive(Debug)]
+pub struct Control {
+    settings: ControlSettings,
+    /// Templates of the current tip, oldest first.
+    candidates: VecDeque<Candidate>,
+    newest: Option<TemplateId>,
+    tip: Option<Tip>,
+    switching: Option<Switching>,
+    published: Option<(TemplateId, BlockHash)>,
+    published_at: Mono,
+    /// An accepted template waits for the broadcast interval.
+    publish_due: bool,
+    verifier_up: bool,
+    source_up: bool,
+    source_lost_at: Option<Mono>,
+    source_expired: bool,
+    actions: VecDeque<Action>,
+    /// The counters.
+    pub counters: Counters<{ counter::CELLS }>,
+}
+
+impl Control {
+    /// Control without templates.
+    pub fn new(settings: ControlSettings) -> Control {
+        Control {
+            settings,
+            candidates: VecDeque::with_capacity(CANDIDATES_MAX),
+            newest: None,
+            tip: None,
+            switching: None,
+            published: None,
+            published_at: Mono(0),
+            publish_due: false,
+            verifier_up: false,
+            source_up: false,
+            source_lost_at: None,
+            source_expired: false,
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The source has a new template.
+    pub fn on_template(&mut self, now: Now, template: Arc<Template>) {
+        if self.newest.is_some_and(|newest| template.id <= newest) {
+            return;
+        }
+        self.newest = Some(template.id);
+        self.on_source(now, true);
+        self.counters.add(counter::TEMPLATES, 1);
+        let job = match self.build(&template) {
+            Ok(job) => Arc::new(job),
+            Err(why) => {
+                self.counters.add(counter::UNBUILDABLE, 1);
+                self.note(Note::Unbuildable { template_id: template.id, why });
+                return;
+            }
+        };
+        let reason = self.on_tip(now, &template);
+        if self.candidates.len() == CANDIDATES_MAX {
+            self.candidates.pop_front();
+        }
+        let judgement = Judgement::Waiting;
+        let candidate = Candidate { job: Arc::clone(&job), received_at: now.mono, judgement };
+        self.candidates.push_back(candidate);
+        self.actions.push_back(Action::Propose { job, reason });
+        self.try_publish(now);
+    }
+
+    /// A ruling came.
+    pub fn on_verdict(&mut self, now: Now, verdict: Verdict) {
+        let enforced = self.settings.mode == Mode::Inline;
+        let found = self.candidates.iter_mut().find(|c| c.job.template.id == verdict.template_id);
+        let Some(candidate) = found else {
+            self.counters.add(counter::LATE_VERDICTS, 1);
+            return;
+        };
+        let job = &candidate.job;
+        if verdict.body_hash != job.body_hash() || verdict.tip_hash != job.tip_hash() {
+            self.counters.add(counter::MISMATCHES, 1);
+            self.note(Note::Mismatch { template_id: verdict.template_id });
+            return;
+        }
+        // The first ruling on given bytes under one policy stands; a repeated one changes nothing.
+        let micros = now.mono.micros_since(candidate.received_at);
+        candidate.judgement = match verdict.decision {
+            Decision::Accept => Judgement::Accepted,
+            Decision::Reject => Judgement::Rejected,
+        };
+        self.counters.record(counter::VERDICT, micros);
+        self.counters.add(
+            match verdict.decision {
+                Decision::Accept => counter::ACCEPTS,
+                Decision::Reject => counter::REJECTS,
+            },
+            1,
+        );
+        self.note(Note::Judged { verdict, micros, enforced });
+        self.try_publish(now);
+    }
+
+    /// The verifier can be reached, or cannot. What it has not judged is proposed again.
+    pub fn on_verifier(&mut self, now: Now, up: bool) {
+        if up && !self.verifier_up {
+            self.counters.add(counter::VERIFIER_CONNECTS, 1);
+        }
+        self.verifier_up = up;
+        self.counters.set(counter::VERIFIER_UP, u64::from(up));
+        if up {
+            self.propose_again();
+        } else {
+            self.try_publish(now);
+        }
+    }
+
+    /// Another policy is in force: the newest template is judged again.
+    pub fn on_policy_changed(&mut self) {
+        if let Some(newest) = self.candidates.back_mut() {
+            newest.judgement = Judgement::Waiting;
+        }
+        self.propose_again();
+    }
+
+    /// The source of templates is alive, or has lost its node, or is gone itself.
+    pub fn on_source(&mut self, now: Now, up: bool) {
+        self.source_up = up;
+        self.counters.set(counter::SOURCE_UP, u64::from(up));
+        match up {
+            true => {
+                self.source_lost_at = None;
+                self.source_expired = false;
+            }
+            false => self.source_lost_at = Some(self.source_lost_at.unwrap_or(now.mono)),
+        }
+    }
+
+    /// The source was connected anew: its numbers may begin anywhere.
+    pub fn on_source_connected(&mut self) {
+        self.newest = None;
+    }
+
+    /// A shard found a block.
+    pub fn on_block_found(&mut self) {
+        self.counters.add(counter::BLOCKS, 1);
+    }
+
+    /// Time has passed.
+    pub fn on_deadline(&mut self, now: Now) {
+        if self.publish_due {
+            self.try_publish(now);
+        }
+        if let (Some(tip), Some(switching)) = (self.tip, &mut self.switching) {
+            let soft = tip.seen.plus_millis(self.settings.verdict_timeout_ms);
+            let hard = soft.plus_millis(self.settings.stale_hold_ms);
+            switching.late |= now.mono >= soft;
+            if now.mono >= hard && !switching.expired {
+                switching.expired = true;
+                self.expire(Note::SwitchTimeout { prev_hash: tip.prev_hash });
+            }
+        }
+        let lost = self.source_lost_at.map(|at| at.plus_millis(self.settings.template_max_age_ms));
+        if lost.is_some_and(|at| now.mono >= at) && !self.source_expired {
+            self.source_expired = true;
+            self.expire(Note::SourceExpired);
+        }
+    }
+
+    /// When [`Control::on_deadline`] is due.
+    pub fn deadline(&self) -> Option<Mono> {
+        let publish = self
+            .publish_due
+            .then(|| self.published_at.plus_millis(self.settings.job_broadcast_interval_ms));
+        let switching = self.tip.zip(self.switching).and_then(|(tip, switching)| {
+            let soft = tip.seen.plus_millis(self.settings.verdict_timeout_ms);
+            let hard = soft.plus_millis(self.settings.stale_hold_ms);
+            match (switching.expired, switching.late) {
+                (true, _) => None,
+                (false, true) => Some(hard),
+                (false, false) => Some(soft),
+            }
+        });
+        let source = (!self.source_expired)
+            .then(|| {
+                self.source_lost_at.map(|at| at.plus_millis(self.settings.template_max_age_ms))
+            })
+            .flatten();
+        [publish, switching, source].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether miners can be served: work is out for the current tip.
+    pub fn is_ready(&self) -> bool {
+        let tip = self.tip.map(|tip| tip.prev_hash);
+        tip.is_some()
+            && self.published.map(|(_, prev_hash)| prev_hash) == tip
+            && !self.source_expired
+    }
+
+    /// Whether the verifier can be reached.
+    pub fn is_verifier_up(&self) -> bool {
+        self.verifier_up
+    }
+
+    /// Whether the source lives.
+    pub fn is_source_up(&self) -> bool {
+        self.source_up
+    }
+
+    fn build(&self, template: &Arc<Template>) -> Result<Job, String> {
+        Target::from_nbits(template.tip.nbits).map_err(|error| error.to_string())?;
+        let settings = &self.settings;
+        Job::new(
+            Arc::clone(template),
+            &settings.payouts,
+            &settings.coinbase_tag,
+            settings.extranonce_bytes,
+        )
+        .map_err(|error| error.to_string())
+    }
+
+    /// Note a new tip, if `template` brings one; why it is proposed.
+    fn on_tip(&mut self, now: Now, template: &Template) -> ProposeReason {
+        let prev_hash = template.tip.prev_hash;
+        let before = self.tip.map(|tip| tip.prev_hash);
+        if before == Some(prev_hash) {
+            return ProposeReason::Fees;
+        }
+        self.tip = Some(Tip { prev_hash, seen: now.mono });
+        self.candidates.clear();
+        self.publish_due = false;
+        self.counters.add(counter::TIPS, 1);
+        self.counters.set(counter::READY, 0);
+        self.note(Note::TipSeen { prev_hash, height: template.height });
+        self.switching = Some(Switching { late: false, expired: self.published.is_none() });
+        if self.published.is_some() {
+            self.counters.set(counter::HOLD, 1);
+            self.actions.push_back(Action::Board(BoardUpdate::Hold));
+        }
+        if before.is_none() { ProposeReason::Start } else { ProposeReason::NewTip }
+    }
+
+    fn propose_again(&mut self) {
+        for candidate in &self.candidates {
+            if candidate.judgement == Judgement::Waiting {
+                let job = Arc::clone(&candidate.job);
+                self.actions.push_back(Action::Propose { job, reason: ProposeReason::Start });
+            }
+        }
+    }
+
+    /// Whether a candidate may go out: the one place that decides it.
+    fn may_go_out(&self, candidate: &Candidate) -> bool {
+        match (self.settings.mode, candidate.judgement) {
+            (Mode::Shadow, _) => false,
+            (Mode::Observe, _) | (Mode::Inline, Judgement::Accepted) => true,
+            (Mode::Inline, Judgement::Rejected) => false,
+            (Mode::Inline, Judgement::Waiting) => {
+                self.settings.failure_policy == FailurePolicy::PermitAll && !self.verifier_up
+            }
+        }
+    }
+
+    /// Publish the newest candidate that may go out, if it is newer than what is out.
+    fn try_publish(&mut self, now: Now) {
+        let Some(tip) = self.tip else { return };
+        let newest = self.candidates.iter().rev().find(|candidate| self.may_go_out(candidate));
+        let Some(job) = newest.map(|candidate| Arc::clone(&candidate.job)) else { return };
+        let is_same_tip = self.published.is_some_and(|(_, prev)| prev == tip.prev_hash);
+        let is_out = self.published.is_some_and(|(id, _)| id >= job.template.id);
+        let is_expired = self.switching.is_some_and(|switching| switching.expired);
+        if is_same_tip && !is_expired {
+            let next = self.published_at.plus_millis(self.settings.job_broadcast_interval_ms);
+            self.publish_due = !is_out && now.mono < next;
+            if is_out || self.publish_due {
+                return;
+            }
+        }
+        self.publish(now, tip, job);
+    }
+
+    fn publish(&mut self, now: Now, tip: Tip, job: Arc<Job>) {
+        let template = &job.template;
+        if let Some(switching) = self.switching.take() {
+            let micros = now.mono.micros_since(tip.seen);
+            let soft = self.settings.verdict_timeout_ms.saturating_mul(1_000);
+            let late = switching.late || micros > soft;
+            let cell = if late { counter::SWITCHES_LATE } else { counter::SWITCHES_OK };
+            self.counters.add(cell, 1);
+            self.note(Note::Switched { template_id: template.id, micros, late });
+        }
+        self.published = Some((template.id, tip.prev_hash));
+        self.published_at = now.mono;
+        self.publish_due = false;
+        self.counters.set(counter::HOLD, 0);
+        self.counters.set(counter::READY, 1);
+        self.counters.add(counter::PUBLISHED, 1);
+        self.counters.set(counter::HEIGHT, u64::from(template.height));
+        self.counters.set(counter::TRANSACTIONS, template.transactions.len() as u64);
+        self.counters.set(counter::WEIGHT, template.total_weight());
+        self.counters.set(counter::FEES, template.total_fees());
+        let update = BoardUpdate::Publish { job, tip_seen: tip.seen };
+        self.actions.push_back(Action::Board(update));
+    }
+
+    fn expire(&mut self, note: Note) {
+        self.published = None;
+        self.counters.add(counter::SWITCHES_TIMEOUT, 1);
+        self.counters.set(counter::READY, 0);
+        self.counters.set(counter::HOLD, 0);
+        self.actions.push_back(Action::Board(BoardUpdate::Expire));
+        self.note(note);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+}

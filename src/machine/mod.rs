@@ -1,0 +1,36 @@
+//! The machines: every decision of the gateway, without IO.
+//!
+//! A machine is handed bytes or facts and the time, and writes what it wants done into an
+//! [`Output`] (shards) or a list of actions (control, forwarder). It takes borrowed input, is
+//! total (no bytes make it panic), deterministic (same state and input, same output), bounded,
+//! and neither logs nor reads a clock: it counts, and it returns reasons.
+//!
+//! A driver does what it is told, in one order: solutions, entries, wire, then [`Flow`]. It holds
+//! no borrow of a machine across an `await` and looks at bells, deadlines and bytes in that order.
+//!
+//! ```text
+//! shard.rs       connections of one core: accept, route, fan out, expire
+//! connection.rs  one miner: Handshake, Setup, Open
+//! session.rs     an open connection's channels and the answers about them
+//! channel.rs     one mining channel: open, jobs given, the share path, batched answers
+//! board.rs       what control has decided, as one shard sees it
+//! control.rs     which template may be mined; the prevhash switch
+//! solution.rs    blocks on their way to the nodes
+//! forwarder.rs   batch, post, retry, settle
+//! verifier_link.rs  what a verifier's connection has been told
+//! ```
+
+pub mod board;
+pub mod channel;
+pub mod connection;
+pub mod control;
+pub mod forwarder;
+pub mod identity;
+pub mod opening;
+pub mod output;
+pub mod session;
+pub mod shard;
+pub mod solution;
+pub mod verifier_link;
+
+pub use output::{Entry, Flow, Output, ShareRecord, Solution};
