@@ -93,10 +93,13 @@ pub const CANDIDATES_MAX: usize = 16;
 pub const SOLUTIONS_REMEMBERED: usize = 256;
 
 /// Attempts to submit one block to one node before it is left to the next start.
-pub const SUBMIT_ATTEMPTS_MAX: u32 = 600;
+pub const SUBMIT_ATTEMPTS_MAX: u32 = 10_000;
 
-/// Milliseconds between two attempts to submit a block.
-pub const SUBMIT_RETRY_MILLIS: u64 = 500;
+/// First wait before a block is submitted again, milliseconds; doubles up to the maximum.
+pub const SUBMIT_RETRY_MILLIS: u64 = 100;
+
+/// Longest wait before a block is submitted again, milliseconds.
+pub const SUBMIT_RETRY_MAX_MILLIS: u64 = 5_000;
 
 /// Nodes that blocks are submitted to.
 pub const NODES_MAX: usize = 8;

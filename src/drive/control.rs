@@ -10,7 +10,6 @@ use rg_ring::{Bell, Receiver, Sender};
 use source::feed::FeedEvent;
 use tracing::{error, info, warn};
 use work::contract::feed::NodeAccess;
-use work::payout::Network;
 use work::{BlockHash, Verdict};
 
 use super::clock::Clock;
@@ -92,8 +91,6 @@ pub struct ControlPorts {
     pub block: Arc<Block<{ counter::CELLS }>>,
     /// The process is to end.
     pub stop: Arc<AtomicBool>,
-    /// The chain that the source must be on.
-    pub network: Network,
 }
 
 struct Driver {
@@ -189,13 +186,7 @@ impl Driver {
             FeedEvent::Connected => self.control.on_source_connected(),
             FeedEvent::Source { network, demo } => {
                 info!(%network, demo, "template source");
-                if network != self.ports.network {
-                    error!(
-                        %network,
-                        expected = %self.ports.network,
-                        "the template source is on another chain; its templates are not used"
-                    );
-                }
+                self.control.on_source_network(network);
             }
             FeedEvent::Nodes(nodes) => self.submissions.on_nodes(now, nodes),
             FeedEvent::Template(template) => self.control.on_template(now, template),
@@ -271,6 +262,11 @@ fn log(note: &Note) {
              (prevhash_switch_timeout)"
         ),
         Note::SourceExpired => error!("no template source for too long: all channels are ended"),
+        Note::WrongChain { network, expected } => error!(
+            %network,
+            %expected,
+            "the template source is on another chain; its templates are not used"
+        ),
         Note::Unbuildable { template_id, why } => {
             error!(template = template_id.0, why, "no coinbase can be built");
         }

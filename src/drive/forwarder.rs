@@ -84,19 +84,20 @@ impl Driver {
             did = true;
         }
         for (number, shard) in self.ports.shards.iter_mut().enumerate() {
-            let before = self.forwarder.durable(number);
+            let mut taken = false;
             for _ in 0..ENTRIES_PER_TURN {
                 if !self.forwarder.has_room() {
                     break;
                 }
                 let Some(entry) = shard.entries.pop() else { break };
                 self.forwarder.on_entry(now, number, entry);
-                did = true;
+                taken = true;
             }
-            let durable = self.forwarder.durable(number);
-            if durable != before {
-                shard.durable.publish(durable);
+            if taken {
+                // The shard has something to acknowledge, or room again.
+                shard.durable.publish(self.forwarder.durable(number));
                 shard.bell.ring();
+                did = true;
             }
         }
         while let Some(batch) = self.forwarder.next_post(now) {

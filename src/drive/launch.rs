@@ -112,13 +112,12 @@ pub fn run(
         bell: control_bell.clone(),
         block: Arc::clone(&blocks.control),
         stop: Arc::clone(&late_stop),
-        network: config.network,
     };
     let control = start_control(&config, stored(&data_dir)?, ports, clock)?;
     let shards = start_shards(&config, wiring.shards, clock)?;
     let feed = FeedClient::spawn(&config.upstream_url, move |event| facts.put(Fact::Feed(event)))?;
     write_addresses(&data_dir, &config, listen_addr, http_addr)?;
-    info!(epoch, mode = config.mode.name(), ?listen_addr, %http_addr, "gateway started");
+    info!(epoch, mode = config.mode.name(), auth = config.auth_mode, ?listen_addr, %http_addr, "gateway started");
 
     wake(shard_bells);
     let mut ended = Ok(());
@@ -307,6 +306,7 @@ fn start_control(
     let machine = Control::new(ControlSettings {
         mode: config.mode,
         failure_policy: config.failure_policy,
+        network: config.network,
         payouts: config.payouts.clone(),
         coinbase_tag: config.coinbase_tag.clone().into_bytes(),
         extranonce_bytes: config.extranonce_bytes(),

@@ -106,6 +106,8 @@ fn serve(
     let Ok(reader) = reader else { return "no thread for reading".into() };
     let mut writer = BufWriter::new(&stream);
     link.on_connected(clock.now());
+    // Control proposes everything anew when the link is up: what waits here is older.
+    while incoming.try_recv().is_ok() {}
     let why = loop {
         if stop.load(Ordering::Relaxed) {
             break "stopping".to_owned();

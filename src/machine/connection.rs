@@ -60,6 +60,8 @@ pub struct Connection {
     switching_since: Option<Mono>,
     /// Whether it is in the shard's list of those with something to do.
     pub listed: bool,
+    /// Why it is to end, at its next step.
+    pub ending: Option<Close>,
 }
 
 impl Connection {
@@ -77,6 +79,7 @@ impl Connection {
             heard_at: now.mono,
             switching_since: None,
             listed: false,
+            ending: None,
         }
     }
 
@@ -104,6 +107,12 @@ impl Connection {
 
     /// Do what is due: work first, then acknowledgements, then bytes that were left.
     pub fn step(&mut self, state: &mut ShardState, now: Now, out: &mut Output) -> Flow {
+        if let Some(close) = self.ending {
+            if let Close::Reason(reason) = close {
+                self.write_goodbye(reason, out);
+            }
+            return Flow::Close(close);
+        }
         if self.in_flight {
             // Nothing is given out behind a send (D16); reading goes on where it stopped later.
             return self.reading_flow();
@@ -140,6 +149,9 @@ impl Connection {
 
     /// Whether a step would do something now.
     pub fn has_work(&self, state: &ShardState) -> bool {
+        if self.ending.is_some() {
+            return true;
+        }
         if self.in_flight {
             return false;
         }
@@ -198,7 +210,7 @@ impl Connection {
     }
 
     /// Tell the miner why all its channels end, as far as the protocol can.
-    pub fn write_goodbye(&mut self, reason: Reason, out: &mut Output) {
+    fn write_goodbye(&mut self, reason: Reason, out: &mut Output) {
         let Phase::Open(transport, session) = &mut self.phase else { return };
         for channel in &session.channels {
             if out.wire.len() >= WIRE_BYTES_PER_TURN {

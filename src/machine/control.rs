@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use work::contract::verifier::ProposeReason;
-use work::payout::Payout;
+use work::payout::{Network, Payout};
 use work::{BlockHash, Decision, Job, Mono, Now, Target, Template, TemplateId, Verdict};
 
 use super::board::BoardUpdate;
@@ -59,6 +59,8 @@ pub struct ControlSettings {
     pub mode: Mode,
     /// What to do without.
     pub failure_policy: FailurePolicy,
+    /// The chain that templates must be of.
+    pub network: Network,
     /// Whom the coinbase pays.
     pub payouts: Vec<Payout>,
     /// Tag in the coinbase.
@@ -131,6 +133,13 @@ pub enum Note {
     },
     /// The source has been gone too long.
     SourceExpired,
+    /// The source is on another chain: its templates are not used.
+    WrongChain {
+        /// Its chain.
+        network: Network,
+        /// Ours.
+        expected: Network,
+    },
     /// No coinbase can be built.
     Unbuildable {
         /// From which template.
@@ -181,6 +190,8 @@ pub struct Control {
     publish_due: bool,
     verifier_up: bool,
     source_up: bool,
+    /// The source is on another chain.
+    source_refused: bool,
     source_lost_at: Option<Mono>,
     source_expired: bool,
     actions: VecDeque<Action>,
@@ -202,6 +213,7 @@ impl Control {
             publish_due: false,
             verifier_up: false,
             source_up: false,
+            source_refused: false,
             source_lost_at: None,
             source_expired: false,
             actions: VecDeque::new(),
@@ -211,7 +223,7 @@ impl Control {
 
     /// The source has a new template.
     pub fn on_template(&mut self, now: Now, template: Arc<Template>) {
-        if self.newest.is_some_and(|newest| template.id <= newest) {
+        if self.source_refused || self.newest.is_some_and(|newest| template.id <= newest) {
             return;
         }
         self.newest = Some(template.id);
@@ -306,6 +318,15 @@ impl Control {
     /// The source was connected anew: its numbers may begin anywhere.
     pub fn on_source_connected(&mut self) {
         self.newest = None;
+    }
+
+    /// The source says what it is.
+    pub fn on_source_network(&mut self, network: Network) {
+        let expected = self.settings.network;
+        self.source_refused = network != expected;
+        if self.source_refused {
+            self.note(Note::WrongChain { network, expected });
+        }
     }
 
     /// A shard found a block.

@@ -188,8 +188,6 @@ pub struct Shard {
     fan_out: usize,
     /// One entry per connection, at or before its deadline.
     deadlines: BinaryHeap<Reverse<(Mono, ConnectionId)>>,
-    /// Why all connections are to end.
-    ending: Option<Close>,
     /// Whether new connections are refused.
     draining: bool,
 }
@@ -232,7 +230,6 @@ impl Shard {
             starved: VecDeque::new(),
             fan_out: 0,
             deadlines: BinaryHeap::new(),
-            ending: None,
             draining: false,
         }
     }
@@ -290,16 +287,7 @@ impl Shard {
 
     /// Do what is due for a connection that [`Shard::next_ready`] named.
     pub fn step(&mut self, id: ConnectionId, now: Now, out: &mut Output) -> Flow {
-        let ending = self.ending;
-        self.visit(id, out, |connection, state, out| match ending {
-            Some(close) => {
-                if let Close::Reason(reason) = close {
-                    connection.write_goodbye(reason, out);
-                }
-                Flow::Close(close)
-            }
-            None => connection.step(state, now, out),
-        })
+        self.visit(id, out, |connection, state, out| connection.step(state, now, out))
     }
 
     /// A connection is gone, or was closed as a step asked.
@@ -322,7 +310,6 @@ impl Shard {
     pub fn on_board(&mut self, now: Now, update: BoardUpdate) {
         match update {
             BoardUpdate::Publish { job, tip_seen } => {
-                self.ending = None;
                 if self.state.board.publish(now, job, tip_seen) {
                     self.state.tips.advance(now.mono);
                 }
@@ -331,8 +318,7 @@ impl Shard {
             BoardUpdate::Hold => self.state.board.hold = true,
             BoardUpdate::Expire => {
                 self.state.board.expire();
-                self.ending = Some(Reason::PrevhashSwitchTimeout.into());
-                self.fan_out = 0;
+                self.end_all(Reason::PrevhashSwitchTimeout.into());
             }
         }
         self.state.counters.set(counter::GENERATION, u64::from(self.state.board.generation()));
@@ -358,8 +344,7 @@ impl Shard {
     /// No new connections; the others end.
     pub fn on_drain(&mut self) {
         self.draining = true;
-        self.ending = Some(CloseCause::Drain.into());
-        self.fan_out = 0;
+        self.end_all(CloseCause::Drain.into());
     }
 
     /// Time has passed: connections whose deadline is over, one at a time, with the reason.
@@ -449,12 +434,26 @@ impl Shard {
         self.live
     }
 
+    /// Bytes that a connection holds on the heap beside its channels; 0 if it is not there.
+    pub fn connection_bytes(&self, id: ConnectionId) -> usize {
+        let slot = self.connections.get(id.slot()).and_then(Option::as_ref);
+        slot.filter(|connection| connection.id == id).map_or(0, |c| c.heap_bytes())
+    }
+
+    /// Every connection that is here now is to end.
+    fn end_all(&mut self, close: Close) {
+        for connection in self.connections.iter_mut().flatten() {
+            connection.ending = Some(close);
+        }
+        self.fan_out = 0;
+    }
+
     /// Walk the table once after each board update.
     fn next_behind(&mut self) -> Option<ConnectionId> {
         while let Some(slot) = self.connections.get(self.fan_out) {
             self.fan_out += 1;
             if let Some(connection) = slot
-                && (self.ending.is_some() || connection.has_work(&self.state))
+                && connection.has_work(&self.state)
             {
                 return Some(connection.id);
             }

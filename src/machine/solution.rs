@@ -10,7 +10,10 @@ use work::contract::feed::NodeAccess;
 use work::{BlockHash, Mono, Now};
 
 use super::output::Solution;
-use crate::limits::{NODES_MAX, SOLUTIONS_REMEMBERED, SUBMIT_ATTEMPTS_MAX, SUBMIT_RETRY_MILLIS};
+use crate::limits::{
+    NODES_MAX, SOLUTIONS_REMEMBERED, SUBMIT_ATTEMPTS_MAX, SUBMIT_RETRY_MAX_MILLIS,
+    SUBMIT_RETRY_MILLIS,
+};
 
 /// A block to be submitted: found now, or found before a restart and read from disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,7 +153,8 @@ impl Submissions {
             return;
         };
         let pending = &mut self.pending[at];
-        let retry = Progress::Due(now.mono.plus_millis(SUBMIT_RETRY_MILLIS));
+        let wait = (SUBMIT_RETRY_MILLIS << pending.attempts.min(8)).min(SUBMIT_RETRY_MAX_MILLIS);
+        let retry = Progress::Due(now.mono.plus_millis(wait));
         let progress = match answer {
             NodeAnswer::Accepted | NodeAnswer::Duplicate | NodeAnswer::Inconclusive => {
                 Progress::Accepted
