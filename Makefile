@@ -28,7 +28,6 @@ run: build ## the demo: all programs, a simulated chain, hashing miners (q stops
 	target/release/reservegrid demo --miners $(MINERS) $(DEMO)
 
 test: prepare ## every test, with a real node and a foreign miner
-	cargo build --workspace --bins
 	cargo test --workspace
 
 prepare: ## what the tests need beside Rust: system packages, a Bitcoin node, a reference miner
@@ -48,7 +47,7 @@ licences: ## licences, banned crates and sources of everything that is linked
 sim: ## the simulator: SEEDS=200, or one with a trace: SEED=42
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) cargo test --test sim -- --nocapture
 
-bench: ## benchmarks; each prints its numbers beside its budget
+bench: ## benchmarks; each prints what it measured
 	cargo bench
 
 fuzz: ## every fuzz target for TIME=60 seconds

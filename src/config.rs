@@ -11,7 +11,7 @@ use work::extranonce::EXTRANONCE_PREFIX_BYTES;
 use work::payout::{Network, PAYOUTS_MAX, Payout};
 
 use crate::limits::CHANNELS_PER_CONNECTION_MAX;
-use crate::machine::control::{FailurePolicy, Mode};
+use crate::mode::{FailurePolicy, Mode};
 
 /// Shortest `http_api_key`, bytes.
 const API_KEY_BYTES_MIN: usize = 16;

@@ -1,20 +1,20 @@
 //! The gateway: miners on one side, verified work and a pool's backend on the other.
 //!
 //! ```text
-//!                 bitcoind                       pool-verifier                    pool backend
-//!                    │                                 ▲ │                              ▲
-//!             template-manager ──────────────┐         │ │ verdicts                     │ POST
-//!                                  templates ▼         │ ▼                              │
-//!                                         ┌────────────────┐               ┌──────────────────────┐
-//!    operator ◀── /metrics, /status ──────│    CONTROL     │               │      FORWARDER       │
-//!                                         └────────────────┘               └──────────────────────┘
-//!                                           │ board ring ▲                       ▲ share ring
-//!                                           ▼  solution ring                     │
-//!                     ┌───────────────────┐   ┌───────────────────┐   ┌───────────────────┐
-//!                     │      SHARD 0      │   │      SHARD 1      │ … │      SHARD n      │
-//!                     └───────────────────┘   └───────────────────┘   └───────────────────┘
-//!                         ▲  one core each, each with its own miners, Noise inside TCP
-//!                       miners
+//!                bitcoind                       pool-verifier                    pool backend
+//!                   │                                 ▲ │                              ▲
+//!            template-manager ──────────────┐         │ │ verdicts                     │ POST
+//!                                 templates ▼         │ ▼                              │
+//!                                        ┌────────────────┐               ┌──────────────────────┐
+//!   operator ◀── /metrics, /status ──────│    CONTROL     │               │      FORWARDER       │
+//!                                        └────────────────┘               └──────────────────────┘
+//!                                          │ board ring ▲                       ▲ share ring
+//!                                          ▼  solution ring                     │
+//!                    ┌───────────────────┐   ┌───────────────────┐   ┌───────────────────┐
+//!                    │      SHARD 0      │   │      SHARD 1      │ … │      SHARD n      │
+//!                    └───────────────────┘   └───────────────────┘   └───────────────────┘
+//!                        ▲  one core each, each with its own miners, Noise inside TCP
+//!                      miners
 //! ```
 //!
 //! Every decision is taken in a machine ([`machine`]), which knows no sockets, files, clocks,
@@ -29,4 +29,5 @@ pub mod drive;
 pub mod limits;
 pub mod machine;
 pub mod metrics;
+pub mod mode;
 pub mod reason;

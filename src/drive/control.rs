@@ -110,7 +110,6 @@ pub async fn run(control: Control, stored: Vec<FoundBlock>, ports: ControlPorts,
     loop {
         driver.ports.bell.awake();
         if driver.turn() {
-            glommio::yield_if_needed().await;
             continue;
         }
         if driver.ports.stop.load(Ordering::Relaxed) {

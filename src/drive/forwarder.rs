@@ -60,7 +60,6 @@ pub async fn run(forwarder: Forwarder, ports: ForwarderPorts, clock: Clock) {
     loop {
         driver.ports.bell.awake();
         if driver.turn() {
-            glommio::yield_if_needed().await;
             continue;
         }
         if driver.is_done() {

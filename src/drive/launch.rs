@@ -3,6 +3,7 @@
 //! Order at the start: lock, epoch, sockets, cores, links. Order at the end: shards stop reading
 //! and close; then the forwarder delivers what is left; then control and the ops thread.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,16 +33,26 @@ use crate::limits::{
     BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, SENDER_THREADS_MAX, SOLUTION_RING,
 };
 use crate::machine::board::BoardUpdate;
-use crate::machine::control::{Control, ControlSettings, Mode};
+use crate::machine::control::{Control, ControlSettings};
 use crate::machine::forwarder::{Forwarder, ForwarderSettings};
 use crate::machine::shard::{Shard, ShardSettings};
 use crate::machine::solution::Block as FoundBlock;
 use crate::machine::verifier_link::Caller;
 use crate::machine::{Entry, Solution};
+use crate::mode::Mode;
 
-/// How long an executor lets one task keep others waiting. With glommio's default, a busy task
-/// delays timers and wake-ups by 100 ms and more (D16).
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How long an executor lets its one task run before it looks for others: there are none.
+///
+/// glommio 0.9 goes to sleep for good, with its task ready to run, if this timer fires between
+/// being set and the next look at the task queues (`run_task_queues` then says that nothing ran).
+/// With a millisecond that happens whenever the thread is kept off its processor at that moment.
+const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Further attempts to bind a port that is taken.
+const BIND_RETRIES_MAX: u32 = 40;
+
+/// Pause before each.
+const BIND_RETRY: Duration = Duration::from_millis(50);
 
 /// Everything about one shard before its thread runs.
 struct ShardWiring {
@@ -117,7 +128,8 @@ pub fn run(
     let shards = start_shards(&config, wiring.shards, clock)?;
     let feed = FeedClient::spawn(&config.upstream_url, move |event| facts.put(Fact::Feed(event)))?;
     write_addresses(&data_dir, &config, listen_addr, http_addr)?;
-    info!(epoch, mode = config.mode.name(), auth = config.auth_mode, ?listen_addr, %http_addr, "gateway started");
+    let (mode, auth) = (config.mode.name(), config.auth_mode);
+    info!(epoch, mode, auth, ?listen_addr, %http_addr, "gateway started");
 
     wake(shard_bells);
     let mut ended = Ok(());
@@ -144,12 +156,23 @@ fn bell() -> Result<Bell, String> {
 }
 
 /// In shadow mode miners cannot connect at all.
+///
+/// A gateway that was killed still holds its port for some milliseconds after its end, until the
+/// kernel has taken its rings down; a restart waits for that.
 fn bind(config: &Config) -> Result<Vec<TcpListener>, String> {
     if config.mode == Mode::Shadow {
         return Ok(Vec::new());
     }
-    rg_ring::bind_shards(config.listen_addr, config.shards.len())
-        .map_err(|error| format!("gateway.listen_addr: {error}"))
+    let mut attempts = 0;
+    loop {
+        match rg_ring::bind_shards(config.listen_addr, config.shards.len()) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && attempts < BIND_RETRIES_MAX => {
+                attempts += 1;
+                std::thread::park_timeout(BIND_RETRY);
+            }
+            bound => return bound.map_err(|error| format!("gateway.listen_addr: {error}")),
+        }
+    }
 }
 
 fn wire(

@@ -18,8 +18,8 @@ use serde_json::json;
 use tracing::error;
 
 use super::exposition::Exposition;
-use crate::machine::control::Mode;
 use crate::metrics::{Block, control as c, forwarder as f, shard as s};
+use crate::mode::Mode;
 
 /// How long the thread looks away from the stop flag.
 const STOP_POLL: Duration = Duration::from_millis(50);

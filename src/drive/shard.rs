@@ -93,7 +93,6 @@ pub async fn run(
     loop {
         driver.ports.bell.awake();
         if driver.turn()? || driver.shard.on_idle() {
-            glommio::yield_if_needed().await;
             continue;
         }
         if driver.is_done() {

@@ -58,16 +58,24 @@ pub fn spawn(
         .name("verifier-link".into())
         .spawn(move || {
             let mut link = VerifierLink::new(caller);
+            // One line per outage and cause, not one per attempt.
+            let mut said = String::new();
             while !stop.load(Ordering::Relaxed) {
                 let why = match connect(&address) {
-                    Ok(stream) => serve(&mut link, stream, &incoming, &facts, clock, &stop),
+                    Ok(stream) => {
+                        said.clear();
+                        serve(&mut link, stream, &incoming, &facts, clock, &stop)
+                    }
                     Err(why) => why,
                 };
                 facts.put(Fact::Verifier { up: false });
                 // Proposals of this outage are made again when the link is up.
                 while incoming.try_recv().is_ok() {}
                 if !stop.load(Ordering::Relaxed) {
-                    warn!(%address, why, "no link to the verifier");
+                    if why != said {
+                        warn!(%address, why, "no link to the verifier; trying again");
+                        said = why;
+                    }
                     std::thread::sleep(RECONNECT_PAUSE);
                 }
             }

@@ -20,37 +20,7 @@ use work::{BlockHash, Decision, Job, Mono, Now, Target, Template, TemplateId, Ve
 use super::board::BoardUpdate;
 use crate::limits::CANDIDATES_MAX;
 use crate::metrics::{Counters, control as counter};
-
-/// What the gateway does with verdicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// No miners; verdicts are logged.
-    Shadow,
-    /// Miners get every template; verdicts are logged.
-    Observe,
-    /// Miners get accepted templates only.
-    Inline,
-}
-
-impl Mode {
-    /// As in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Shadow => "shadow",
-            Mode::Observe => "observe",
-            Mode::Inline => "inline",
-        }
-    }
-}
-
-/// What happens to templates while the verifier cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailurePolicy {
-    /// They wait.
-    FailClosed,
-    /// They go out without a verdict.
-    PermitAll,
-}
+use crate::mode::{FailurePolicy, Mode};
 
 /// What control is told once.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! An open connection's channels, and the answer to each message about them.
 
-use arrayvec::ArrayVec;
+use std::collections::VecDeque;
+
 use sv2::message::common::{REQUIRES_STANDARD_JOBS, REQUIRES_WORK_SELECTION};
 use sv2::message::extension::{RequestExtensions, RequestExtensionsError};
 use sv2::message::mining::{
@@ -37,7 +38,8 @@ struct Parked {
 pub struct Session {
     /// By rising channel id.
     pub channels: Vec<Channel>,
-    parked: ArrayVec<Parked, OPENS_PARKED_MAX>,
+    /// At most [`OPENS_PARKED_MAX`], oldest first.
+    parked: VecDeque<Parked>,
     next_channel_id: u32,
     flags: u32,
 }
@@ -47,7 +49,7 @@ impl Session {
     pub fn new(flags: u32) -> Session {
         Session {
             channels: Vec::new(),
-            parked: ArrayVec::new(),
+            parked: VecDeque::new(),
             next_channel_id: GROUP_CHANNEL_ID + 1,
             flags,
         }
@@ -146,10 +148,11 @@ impl OpenConnection<'_> {
             nominal_hash_rate: request.nominal_hash_rate,
             max_target: request.max_target,
         };
-        match self.session.parked.try_push(parked) {
-            Ok(()) => Ok(()),
-            Err(_) => self.refuse_open(request.request_id, opening::NOT_READY_RETRY, out),
+        if self.session.parked.len() >= OPENS_PARKED_MAX {
+            return self.refuse_open(request.request_id, opening::NOT_READY_RETRY, out);
         }
+        self.session.parked.push_back(parked);
+        Ok(())
     }
 
     fn open_or_refuse(
@@ -313,7 +316,7 @@ impl OpenConnection<'_> {
             && out.wire.len() < WIRE_BYTES_PER_TURN
             && out.has_credit()
         {
-            let Some(parked) = self.session.parked.pop_at(0) else { break };
+            let Some(parked) = self.session.parked.pop_front() else { break };
             let request = OpenStandardMiningChannel {
                 request_id: parked.request_id,
                 user_identity: &parked.user_identity,

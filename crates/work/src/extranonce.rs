@@ -101,7 +101,8 @@ mod tests {
                 if open || live.is_empty() {
                     let prefix = prefixes.allocate(tip).unwrap();
                     prop_assert!(!live.contains(&prefix));
-                    prop_assert!(!freed.iter().any(|(at, p)| *p == prefix && tip < at + PREFIX_REST_TIPS));
+                    let rests = |at: u64| tip < at + PREFIX_REST_TIPS;
+                    prop_assert!(!freed.iter().any(|(at, p)| *p == prefix && rests(*at)));
                     live.push(prefix);
                 } else {
                     let prefix = live.remove(0);

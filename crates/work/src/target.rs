@@ -146,7 +146,8 @@ mod tests {
         /// The node's own library reads every compact form alike.
         #[test]
         fn same_as_the_bitcoin_crate(nbits in any::<u32>()) {
-            let theirs = bitcoin::Target::from_compact(bitcoin::CompactTarget::from_consensus(nbits));
+            let compact = bitcoin::CompactTarget::from_consensus(nbits);
+            let theirs = bitcoin::Target::from_compact(compact);
             if let Ok(ours) = Target::from_nbits(nbits) {
                 prop_assert_eq!(ours.to_le_bytes(), theirs.to_le_bytes());
                 prop_assert_eq!(

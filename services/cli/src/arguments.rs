@@ -36,7 +36,7 @@ pub enum Command {
 /// Key commands.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Print a new authority key pair as the [noise] section of gateway.toml.
+    /// Print a new authority key pair as the `noise` section of gateway.toml.
     Generate,
 }
 

@@ -120,8 +120,8 @@ impl Node {
         Node::start_on("regtest", with_zmq)
     }
 
-    /// Start one on this chain; signet is one whose blocks need no signature. `None` (said aloud) if there is no node on this machine, which under CI is a
-    /// failure.
+    /// Start one on this chain; signet is one whose blocks need no signature. `None` (said aloud)
+    /// if there is no node on this machine, which under CI is a failure.
     pub fn start_on(chain: &'static str, with_zmq: bool) -> Option<Node> {
         let Some(program) = program() else {
             assert!(

@@ -1,7 +1,8 @@
 //! template-manager to gateway: `GET /template/stream`, one JSON object a line, pushed.
 //!
-//! The first lines after connecting are `Source`, `Nodes`, and then the templates in force. A line comes at
-//! least every [`HEARTBEAT_MILLIS`], so a reader knows in under a second that the source is gone.
+//! The first lines after connecting are `Source`, `Nodes`, and then the templates in force. A line
+//! comes at least every [`HEARTBEAT_MILLIS`], so a reader knows in under a second that the source
+//! is gone.
 //! A template's transactions carry their data only if they were not in the last template with
 //! transactions that this connection sent; the reader keeps exactly that one template's set.
 
