@@ -65,6 +65,9 @@ pub const TARGETS_PER_CHANNEL: usize = 4;
 /// Channels of one connection.
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_024;
 
+/// Channels that one connection may open in its life, in multiples of those it may have at once.
+pub const OPENS_PER_CHANNEL_MAX: usize = 4;
+
 /// Requests for a channel that one connection may have waiting for a verified job (D38).
 pub const OPENS_PARKED_MAX: usize = 16;
 
@@ -116,11 +119,32 @@ pub const SENDER_THREADS_MAX: usize = 8;
 /// Entries the forwarder takes from one ring before it looks at the next.
 pub const ENTRIES_PER_TURN: usize = 1_024;
 
-/// Names of channels that wait for a free slot of the share ring.
-pub const NAMES_WAITING_MAX: usize = 65_536;
+/// Channels of one shard.
+pub const CHANNELS_PER_SHARD_MAX: u64 = 262_144;
 
-/// Channels whose names the forwarder holds: as many as can be open.
-pub const CHANNELS_NAMED_MAX: usize = 4_194_304;
+/// Channels of one connection that ended and whose late shares are still looked at for a block.
+pub const CHANNELS_ENDED_KEPT: usize = 4;
+
+/// Handshakes that one turn answers: each costs two key agreements, and shares must not wait.
+pub const HANDSHAKES_PER_TURN: usize = 8;
+
+/// Milliseconds between two looks at the deadlines of all connections.
+pub const SWEEP_MILLIS: u64 = 500;
+
+/// Connections whose deadlines one turn looks at.
+pub const SWEEP_PER_TURN: usize = 1_024;
+
+/// Milliseconds after which a peer that takes nothing of what it is sent is closed.
+pub const WRITE_STALL_MILLIS: u64 = 10_000;
+
+/// Milliseconds after which a template without a verdict is proposed again.
+pub const PROPOSE_AGAIN_MILLIS: u64 = 1_000;
+
+/// Descriptors that are kept for everything but miners.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// How long blocks on their way to a node are waited for at the end, milliseconds.
+pub const SUBMIT_DRAIN_MILLIS: u64 = 10_000;
 
 /// First wait before a failed batch is posted again, milliseconds; doubles up to the maximum.
 pub const RETRY_FIRST_MILLIS: u64 = 100;

@@ -10,13 +10,13 @@ use rg_ring::{Bell, Receiver, Sender};
 use source::feed::FeedEvent;
 use tracing::{error, info, warn};
 use work::contract::feed::NodeAccess;
-use work::{BlockHash, Verdict};
+use work::{BlockHash, Mono, Verdict};
 
 use super::clock::Clock;
 use super::nodes::Nodes;
 use super::verifier::Proposal;
 use super::wait;
-use crate::limits::{CONTROL_FACTS_MAX, SOLUTION_RING};
+use crate::limits::{CONTROL_FACTS_MAX, SOLUTION_RING, SUBMIT_DRAIN_MILLIS};
 use crate::machine::Solution;
 use crate::machine::board::BoardUpdate;
 use crate::machine::control::{Action, Control, Note};
@@ -93,17 +93,29 @@ pub struct ControlPorts {
     pub stop: Arc<AtomicBool>,
 }
 
+/// What the last start left on disk.
+pub struct Stored {
+    /// Nodes that take blocks.
+    pub nodes: Vec<NodeAccess>,
+    /// Blocks that were not settled.
+    pub blocks: Vec<FoundBlock>,
+}
+
 struct Driver {
     control: Control,
     submissions: Submissions,
     ports: ControlPorts,
     clock: Clock,
+    /// When the end comes even if a node has not answered.
+    stop_at: Option<Mono>,
 }
 
 /// Run control on this thread's executor until it is told to stop.
-pub async fn run(control: Control, stored: Vec<FoundBlock>, ports: ControlPorts, clock: Clock) {
-    let mut driver = Driver { control, submissions: Submissions::default(), ports, clock };
-    for block in stored {
+pub async fn run(control: Control, stored: Stored, ports: ControlPorts, clock: Clock) {
+    let submissions = Submissions::default();
+    let mut driver = Driver { control, submissions, ports, clock, stop_at: None };
+    driver.submissions.on_nodes(clock.now(), stored.nodes);
+    for block in stored.blocks {
         info!(hash = %block.hash(), "a block of the last start is submitted again");
         driver.submissions.on_block(clock.now(), block);
     }
@@ -112,14 +124,15 @@ pub async fn run(control: Control, stored: Vec<FoundBlock>, ports: ControlPorts,
         if driver.turn() {
             continue;
         }
-        if driver.ports.stop.load(Ordering::Relaxed) {
+        if driver.is_done() {
+            driver.ports.nodes.finish();
             return;
         }
         driver.ports.bell.prepare_sleep();
         if driver.turn() {
             continue;
         }
-        let deadlines = [driver.control.deadline(), driver.submissions.deadline()];
+        let deadlines = [driver.control.deadline(), driver.submissions.deadline(), driver.stop_at];
         let deadline = deadlines.into_iter().flatten().min();
         wait::sleep(&driver.ports.bell, driver.clock.now(), deadline);
     }
@@ -140,6 +153,18 @@ impl Driver {
         did |= self.act();
         self.ports.block.publish(&self.control.counters);
         did
+    }
+
+    /// Whether the end has come: asked to stop, the shards' last blocks taken, and no node's
+    /// answer awaited.
+    fn is_done(&mut self) -> bool {
+        if !self.ports.stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = self.clock.now().mono;
+        let stop_at = *self.stop_at.get_or_insert(now.plus_millis(SUBMIT_DRAIN_MILLIS));
+        let is_empty = self.ports.solutions.iter().all(|ring| ring.is_empty());
+        (is_empty && !self.submissions.is_busy()) || now >= stop_at
     }
 
     /// Blocks first.
@@ -164,7 +189,7 @@ impl Driver {
             Fact::Feed(event) => self.on_feed(event),
             Fact::Verifier { up } => self.control.on_verifier(now, up),
             Fact::Verdict(verdict) => self.control.on_verdict(now, verdict),
-            Fact::PolicyChanged => self.control.on_policy_changed(),
+            Fact::PolicyChanged => self.control.on_policy_changed(now),
             Fact::NodeAnswer { node, hash, answer } => {
                 let cell = match answer {
                     NodeAnswer::Accepted | NodeAnswer::Duplicate | NodeAnswer::Inconclusive => {
@@ -187,7 +212,11 @@ impl Driver {
                 info!(%network, demo, "template source");
                 self.control.on_source_network(network);
             }
-            FeedEvent::Nodes(nodes) => self.submissions.on_nodes(now, nodes),
+            FeedEvent::Nodes(_) if self.control.is_source_refused() => (),
+            FeedEvent::Nodes(nodes) => {
+                self.ports.nodes.remember(nodes.clone());
+                self.submissions.on_nodes(now, nodes);
+            }
             FeedEvent::Template(template) => self.control.on_template(now, template),
             FeedEvent::NodeLost { since_millis } => {
                 warn!(since_millis, "the template source has lost its node");
@@ -229,7 +258,8 @@ impl Driver {
     }
 
     fn publish(&mut self, update: &BoardUpdate) {
-        for board in &mut self.ports.boards {
+        // At the end, shards are gone before control.
+        for board in self.ports.boards.iter_mut().filter(|board| !board.is_reader_gone()) {
             let sent = board.try_send(update.clone());
             assert!(sent.is_ok(), "a shard has taken no board update for minutes: it has hung");
             board.ring_bell();

@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use work::BlockHash;
+use work::contract::feed::NodeAccess;
 
 /// Blocks read back at a start; more than this would mean that nodes were unreachable for weeks.
 const STORED_BLOCKS_MAX: usize = 256;
+
+/// Where the list of nodes is kept.
+const NODES_FILE: &str = "nodes.json";
 
 /// The folder, held by this process alone.
 pub struct DataDir {
@@ -106,6 +110,21 @@ impl DataDir {
         done.map_err(|error| explain(&path, &error))
     }
 
+    /// Keep the list of nodes; it may hold credentials, and so the file is ours alone.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn store_nodes(&self, nodes: &[NodeAccess]) -> Result<(), String> {
+        let text = serde_json::to_vec(nodes).map_err(|error| error.to_string())?;
+        self.replace(NODES_FILE, &text)
+    }
+
+    /// The list of nodes of the last start; none if there was none or it cannot be read.
+    pub fn stored_nodes(&self) -> Vec<NodeAccess> {
+        let text = fs::read(self.path.join(NODES_FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
     /// Blocks that were not settled when the last process ended.
     ///
     /// # Errors
@@ -114,12 +133,15 @@ impl DataDir {
         let folder = self.path.join("blocks");
         let entries = fs::read_dir(&folder).map_err(|error| explain(&folder, &error))?;
         let mut blocks = Vec::new();
-        for entry in entries.take(STORED_BLOCKS_MAX) {
+        for entry in entries {
             let path = entry.map_err(|error| explain(&folder, &error))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(hash) = name.strip_suffix(".block").and_then(|hash| hash.parse().ok()) else {
                 continue;
             };
+            if blocks.len() == STORED_BLOCKS_MAX {
+                break;
+            }
             blocks.push((hash, fs::read(&path).map_err(|error| explain(&path, &error))?));
         }
         Ok(blocks)

@@ -52,11 +52,13 @@ struct Driver {
     ports: ForwarderPorts,
     clock: Clock,
     stop_at: Option<Mono>,
+    /// Shard that is looked at first this turn.
+    first: usize,
 }
 
 /// Run the forwarder on this thread's executor until it is told to stop and has delivered.
 pub async fn run(forwarder: Forwarder, ports: ForwarderPorts, clock: Clock) {
-    let mut driver = Driver { forwarder, ports, clock, stop_at: None };
+    let mut driver = Driver { forwarder, ports, clock, stop_at: None, first: 0 };
     loop {
         driver.ports.bell.awake();
         if driver.turn() {
@@ -82,7 +84,12 @@ impl Driver {
             self.forwarder.on_posted(now, number, &posted);
             did = true;
         }
-        for (number, shard) in self.ports.shards.iter_mut().enumerate() {
+        // Another shard is first each turn: none takes all the room of a slow backend.
+        let count = self.ports.shards.len();
+        self.first = (self.first + 1) % count.max(1);
+        for step in 0..count {
+            let number = (self.first + step) % count;
+            let shard = &mut self.ports.shards[number];
             let mut taken = false;
             for _ in 0..ENTRIES_PER_TURN {
                 if !self.forwarder.has_room() {
@@ -115,6 +122,7 @@ impl Driver {
 
     fn is_done(&self) -> bool {
         let Some(stop_at) = self.stop_at else { return false };
-        self.forwarder.unsettled() == 0 || self.clock.now().mono >= stop_at
+        let is_empty = self.ports.shards.iter().all(|shard| shard.entries.is_empty());
+        (is_empty && self.forwarder.unsettled() == 0) || self.clock.now().mono >= stop_at
     }
 }

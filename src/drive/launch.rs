@@ -14,13 +14,14 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rg_ring::{Bell, Receiver, Sender, Sequence};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use source::feed::FeedClient;
 use sv2::{AuthorityKey, Identity, StaticKey};
 use tracing::{error, info};
 
 use super::clock::Clock;
-use super::control::{ControlPorts, Fact, Facts};
+use super::control::{ControlPorts, Fact, Facts, Stored};
 use super::data_dir::DataDir;
 use super::forwarder::{ForwarderPorts, ShardEnd};
 use super::nodes::Nodes;
@@ -30,7 +31,8 @@ use super::shard::ShardPorts;
 use super::{control, forwarder, ops, sender, shard, verifier};
 use crate::config::Config;
 use crate::limits::{
-    BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, SENDER_THREADS_MAX, SOLUTION_RING,
+    BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, DESCRIPTORS_RESERVED, SENDER_THREADS_MAX,
+    SOLUTION_RING,
 };
 use crate::machine::board::BoardUpdate;
 use crate::machine::control::{Control, ControlSettings};
@@ -82,6 +84,7 @@ pub fn run(
     wake: impl FnOnce(Vec<Bell>),
 ) -> Result<(), String> {
     rg_ring::probe().map_err(|error| error.to_string())?;
+    reserve_descriptors(&config)?;
     let clock = Clock::start();
     let data_dir = Arc::new(DataDir::take(&config.data_dir)?);
     let epoch = data_dir.next_epoch()?;
@@ -251,6 +254,7 @@ fn start_shards(
     wirings: Vec<ShardWiring>,
     clock: Clock,
 ) -> Result<Vec<Core>, String> {
+    let bells: Vec<Bell> = wirings.iter().map(|wiring| wiring.ports.bell.clone()).collect();
     let mut cores = Vec::new();
     for (number, wiring) in wirings.into_iter().enumerate() {
         let mut seed = [0u8; 32];
@@ -264,8 +268,17 @@ fn start_shards(
         let connections_max = wiring.settings.max_connections;
         let machine = Shard::new(wiring.settings, authority, identity, entropy);
         let cpu = config.shards.get(number).copied().unwrap_or(0);
+        let bells = bells.clone();
         let core = executor(config, &format!("shard-{number}"), cpu).spawn(move || async move {
-            shard::run(machine, wiring.listener, wiring.ports, clock, connections_max).await
+            let stop = Arc::clone(&wiring.ports.stop);
+            let ended =
+                shard::run(machine, wiring.listener, wiring.ports, clock, connections_max).await;
+            // A shard that cannot go on takes the others with it: half a gateway is none.
+            if !stop.swap(true, Ordering::Relaxed) {
+                error!(?ended, "a shard has ended; the gateway stops");
+                bells.iter().for_each(Bell::ring);
+            }
+            ended
         });
         cores.push(started("a shard", core)?);
     }
@@ -292,7 +305,12 @@ fn start_forwarder(
         queue_size: config.share_forward_queue_size,
         max_in_flight: threads,
         batch_interval_ms: config.share_batch_interval_ms,
-        batch_prefix: format!("bat_{:04x}{epoch:04x}", config.instance_id),
+        // With the time, so that it is new even if the epoch's file was lost.
+        batch_prefix: format!(
+            "bat_{:04x}{epoch:04x}{:08x}",
+            config.instance_id,
+            clock.now().unix.seconds()
+        ),
     });
     let (batches, waiting) = crossbeam::channel::bounded(BATCHES_WAITING_MAX);
     let answers =
@@ -322,7 +340,7 @@ fn start_forwarder(
 
 fn start_control(
     config: &Config,
-    stored: Vec<FoundBlock>,
+    stored: Stored,
     ports: ControlPorts,
     clock: Clock,
 ) -> Result<Core, String> {
@@ -345,9 +363,28 @@ fn start_control(
     started("control", core)
 }
 
-fn stored(data_dir: &DataDir) -> Result<Vec<FoundBlock>, String> {
+fn stored(data_dir: &DataDir) -> Result<Stored, String> {
     let blocks = data_dir.stored_blocks()?.into_iter();
-    Ok(blocks.map(|(hash, bytes)| FoundBlock::Stored { hash, bytes: bytes.into() }).collect())
+    let blocks = blocks.map(|(hash, bytes)| FoundBlock::Stored { hash, bytes: bytes.into() });
+    Ok(Stored { nodes: data_dir.stored_nodes(), blocks: blocks.collect() })
+}
+
+/// Raise the limit on descriptors as far as it goes, and refuse to start if miners could use them
+/// all: a node could then not be reached with a block.
+fn reserve_descriptors(config: &Config) -> Result<(), String> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)
+        .map_err(|error| format!("the limit on descriptors cannot be raised: {error}"))?;
+    let needed = config.max_connections as u64 + DESCRIPTORS_RESERVED;
+    match limit.maximum {
+        Some(maximum) if maximum < needed => Err(format!(
+            "gateway.max_connections: {} connections need {needed} descriptors, this process may \
+             have {maximum}; raise the limit (LimitNOFILE) or lower the key",
+            config.max_connections
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn gateway_id(config: &Config) -> String {

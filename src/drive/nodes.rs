@@ -4,6 +4,7 @@
 //! and the copy on disk delays none.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use source::submit::{SubmitAnswer, submit_block};
@@ -20,6 +21,7 @@ use crate::machine::solution::{Block, NodeAnswer};
 enum DiskTask {
     Store(Block),
     Settle { hash: BlockHash, accepted: bool },
+    Nodes(Vec<NodeAccess>),
 }
 
 /// All threads for blocks.
@@ -27,6 +29,7 @@ pub struct Nodes {
     // Bounded by the submissions machine: one per block and node in flight.
     threads: Vec<(NodeAccess, Sender<Block>)>,
     disk: Sender<DiskTask>,
+    keeper: JoinHandle<()>,
     facts: Facts,
 }
 
@@ -37,11 +40,25 @@ impl Nodes {
     /// A thread cannot be started.
     pub fn start(data_dir: Arc<DataDir>, facts: Facts) -> Result<Nodes, String> {
         let (disk, tasks) = unbounded();
-        std::thread::Builder::new()
+        let keeper = std::thread::Builder::new()
             .name("block-store".into())
             .spawn(move || keep(&data_dir, &tasks))
             .map_err(|error| format!("the block store cannot be started: {error}"))?;
-        Ok(Nodes { threads: Vec::new(), disk, facts })
+        Ok(Nodes { threads: Vec::new(), disk, keeper, facts })
+    }
+
+    /// Wait until everything is on disk. Threads that wait for a node end with the process.
+    pub fn finish(&mut self) {
+        let (closed, _) = unbounded();
+        drop(std::mem::replace(&mut self.disk, closed));
+        while !self.keeper.is_finished() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Keep the list of nodes for a start without template-manager.
+    pub fn remember(&self, nodes: Vec<NodeAccess>) {
+        let _ = self.disk.send(DiskTask::Nodes(nodes));
     }
 
     /// Give `block` to `node`.
@@ -125,6 +142,7 @@ fn keep(data_dir: &DataDir, tasks: &Receiver<DiskTask>) {
                 block_bytes(&block).and_then(|bytes| data_dir.store_block(&block.hash(), &bytes))
             }
             DiskTask::Settle { hash, accepted } => data_dir.settle_block(&hash, accepted),
+            DiskTask::Nodes(nodes) => data_dir.store_nodes(&nodes),
         };
         if let Err(why) = done {
             warn!(why, "the copy of a block on disk");

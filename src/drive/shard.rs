@@ -52,6 +52,8 @@ struct Driver {
     tenants: Vec<Option<(ConnectionId, Token)>>,
     tenancy: u64,
     durable: u64,
+    /// Entries were written since the forwarder was woken.
+    entries_sent: bool,
     /// Blocks for which the solution ring had no room. Never dropped.
     solutions_waiting: Vec<Solution>,
     draining: bool,
@@ -87,6 +89,7 @@ pub async fn run(
         tenants: Vec::new(),
         tenancy: 0,
         durable: 0,
+        entries_sent: false,
         solutions_waiting: Vec::new(),
         draining: false,
     };
@@ -112,6 +115,7 @@ impl Driver {
     /// One turn: bells, deadlines, catching up, completions. Returns whether anything was done.
     fn turn(&mut self) -> std::io::Result<bool> {
         let now = self.clock.now();
+        self.shard.on_turn();
         let mut did = self.take_bells();
         did |= self.expire();
         did |= self.catch_up();
@@ -129,6 +133,10 @@ impl Driver {
         let mut did = false;
         for _ in 0..BOARD_RING {
             let Some(update) = self.ports.board.pop() else { break };
+            if update == BoardUpdate::Expire {
+                // What miners sent before the end is looked at first: it may be a block.
+                self.take_events();
+            }
             self.shard.on_board(now, update);
             did = true;
         }
@@ -139,6 +147,7 @@ impl Driver {
             did = true;
         }
         if !self.draining && self.ports.stop.load(Ordering::Relaxed) {
+            self.take_events();
             self.draining = true;
             self.uring.stop_listening();
             self.shard.on_drain();
@@ -254,6 +263,7 @@ impl Driver {
             // I3: the machine wrote no more than there was credit for, and nobody else writes.
             let sent = self.ports.entries.try_send(entry);
             assert!(sent.is_ok(), "I3: the share ring had no room for an entry under credit");
+            self.entries_sent = true;
         }
         let wire = std::mem::take(&mut self.out.wire);
         let token = self.tenants.get(id.slot()).copied().flatten().map(|(_, token)| token);
@@ -291,6 +301,10 @@ impl Driver {
         if tenant != id {
             return;
         }
+        // Bytes that waited for their turn or for credit may hold a block.
+        self.begin();
+        self.shard.on_last_look(id, self.clock.now(), &mut self.out);
+        self.apply(id, Flow::Continue);
         self.tenants[id.slot()] = None;
         debug!(connection = id.0, why = close.code(), "connection closed");
         self.shard.on_gone(id, close);
@@ -320,8 +334,11 @@ impl Driver {
             let Some(channel) = self.shard.state.closed.pop_front() else { break };
             let sent = self.ports.entries.try_send(Entry::Closed { channel });
             assert!(sent.is_ok(), "I3: the share ring had no room for an entry under credit");
+            self.entries_sent = true;
         }
-        self.ports.entries.ring_bell();
+        if std::mem::take(&mut self.entries_sent) {
+            self.ports.entries.ring_bell();
+        }
         did
     }
 
@@ -336,9 +353,6 @@ impl Driver {
 
     /// Whether the end has come: asked to stop, no miners, nothing left to hand over.
     fn is_done(&self) -> bool {
-        self.draining
-            && self.shard.live() == 0
-            && self.solutions_waiting.is_empty()
-            && self.shard.state.closed.is_empty()
+        self.draining && self.shard.live() == 0 && self.solutions_waiting.is_empty()
     }
 }

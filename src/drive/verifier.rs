@@ -85,10 +85,14 @@ pub fn spawn(
 }
 
 fn connect(address: &str) -> Result<TcpStream, String> {
-    let mut addresses = address.to_socket_addrs().map_err(|error| error.to_string())?;
-    let address = addresses.next().ok_or("the name has no address")?;
-    let stream =
-        TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(|e| e.to_string())?;
+    let addresses = address.to_socket_addrs().map_err(|error| error.to_string())?;
+    let mut why = "the name has no address".to_owned();
+    let stream = addresses.into_iter().find_map(|address| {
+        TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+            .map_err(|error| why = format!("{address}: {error}"))
+            .ok()
+    });
+    let stream = stream.ok_or(why)?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(|error| error.to_string())?;
     Ok(stream)

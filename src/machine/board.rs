@@ -68,7 +68,9 @@ impl Board {
     /// posted: control has checked it before, so this does not happen.
     pub fn publish(&mut self, now: Now, job: Arc<Job>, tip_seen: Mono) -> bool {
         let Ok(network_target) = Target::from_nbits(job.template.tip.nbits) else { return false };
-        let is_new_tip = self.prev_hash() != Some(job.template.tip.prev_hash);
+        // NewMiningJob carries no nbits: a change of them (testnet4) takes a SetNewPrevHash.
+        let tip = (job.template.tip.prev_hash, job.template.tip.nbits);
+        let is_new_tip = self.tip() != Some(tip);
         if is_new_tip {
             self.tip_number += 1;
             self.tip_seen = tip_seen;
@@ -100,9 +102,9 @@ impl Board {
         self.in_force = false;
     }
 
-    /// The job to give out now.
+    /// The job to give out now. Nothing is given out while a newer tip is known (T5).
     pub fn current(&self) -> Option<&Posted> {
-        self.posted.back().filter(|_| self.in_force)
+        self.posted.back().filter(|_| self.in_force && !self.hold)
     }
 
     /// The job with this number, if it is remembered.
@@ -131,8 +133,9 @@ impl Board {
         self.current().map(|posted| posted.posted_at.mono.plus_millis(JOB_REFRESH_MILLIS))
     }
 
-    fn prev_hash(&self) -> Option<BlockHash> {
-        self.posted.back().map(|posted| posted.job.template.tip.prev_hash)
+    fn tip(&self) -> Option<(BlockHash, u32)> {
+        let tip = &self.posted.back()?.job.template.tip;
+        Some((tip.prev_hash, tip.nbits))
     }
 
     fn post(&mut self, now: Now, job: Arc<Job>, ntime: u32, network_target: Target) {

@@ -14,7 +14,7 @@ use sv2::message::mining::{
 use work::extranonce::ExtranoncePrefix;
 use work::seen::{Insert, Seen};
 use work::share::{Claim, Terms, judge, ntime_max};
-use work::{BlockHash, Difficulty, MerkleNode, Now, Work};
+use work::{BlockHash, Difficulty, MerkleNode, Now, Target, Work};
 
 use super::board::Posted;
 use super::output::{ChannelKey, ConnectionId, Entry, Output, ShareRecord, Solution, share_id};
@@ -43,7 +43,7 @@ pub struct Channel {
     /// The whole of its extranonce: the prefix and zeros up to the common length.
     pub extranonce: ArrayVec<u8, 32>,
     /// From which job on which difficulty holds; the last is the current one. Never empty.
-    difficulties: ArrayVec<(u32, Difficulty), TARGETS_PER_CHANNEL>,
+    difficulties: ArrayVec<(u32, Difficulty, Target), TARGETS_PER_CHANNEL>,
     /// Newest job it was given; 0 before the first.
     given_job: u32,
     /// Oldest job it was given.
@@ -79,7 +79,7 @@ impl Channel {
         extranonce.extend(new.prefix);
         extranonce.extend(std::iter::repeat_n(0, new.extranonce_bytes - new.prefix.len()));
         let mut difficulties = ArrayVec::new();
-        difficulties.push((0, new.difficulty));
+        difficulties.push((0, new.difficulty, new.difficulty.target()));
         Channel {
             channel_id: new.channel_id,
             key: new.key,
@@ -171,29 +171,46 @@ impl Channel {
         wire: &mut Vec<u8>,
     ) -> Result<(), sv2::TransportError> {
         let from_job = self.given_job + 1;
-        self.difficulties.retain(|(from, _)| *from < from_job);
+        self.difficulties.retain(|(from, ..)| *from < from_job);
         if self.difficulties.is_full() {
             self.difficulties.remove(0);
         }
-        self.difficulties.push((from_job, difficulty));
-        let maximum_target = difficulty.target().to_le_bytes();
+        let target = difficulty.target();
+        self.difficulties.push((from_job, difficulty, target));
+        let maximum_target = target.to_le_bytes();
         transport.seal(&SetTarget { channel_id: self.channel_id, maximum_target }, wire)
     }
 
     /// The difficulty a share on `job_id` is judged by: the job's own, or the easier one while a
     /// SetTarget is on its way.
-    fn difficulty_for(&self, job_id: u32) -> Difficulty {
-        let own = self.difficulties.iter().rposition(|(from, _)| *from <= job_id).unwrap_or(0);
-        let (_, mut easiest) = self.difficulties[own];
+    fn difficulty_for(&self, job_id: u32) -> (Difficulty, Target) {
+        let own = self.difficulties.iter().rposition(|(from, ..)| *from <= job_id).unwrap_or(0);
+        let (_, mut easiest, mut target) = self.difficulties[own];
         // A newer one that starts behind the newest job has been announced, not yet reached.
         if job_id == self.given_job {
-            for (_, difficulty) in &self.difficulties[own..] {
+            for (_, difficulty, announced) in &self.difficulties[own..] {
                 if difficulty.work() < easiest.work() {
-                    easiest = *difficulty;
+                    (easiest, target) = (*difficulty, *announced);
                 }
             }
         }
-        easiest
+        (easiest, target)
+    }
+
+    /// A late share of an ended channel: nothing but the block in it counts (D17).
+    pub fn look_for_block(
+        &self,
+        state: &mut ShardState,
+        submit: &SubmitSharesStandard,
+        out: &mut Output,
+    ) {
+        let Some(posted) = state.board.find(submit.job_id) else { return };
+        let claim = self.claim(posted, submit);
+        let hash = claim.hash(&posted.job.template.tip);
+        if posted.network_target.is_met_by(&hash) {
+            self.solve(posted, &claim, hash, out);
+            state.counters.add(counter::BLOCKS, 1);
+        }
     }
 
     /// Judge one share. An accepted one is written to `out` and waits for its durable number.
@@ -216,12 +233,7 @@ impl Channel {
                 Reason::InvalidJobId
             });
         };
-        let claim = Claim {
-            version: submit.version,
-            merkle_root: self.root(posted),
-            ntime: submit.ntime,
-            nonce: submit.nonce,
-        };
+        let claim = self.claim(posted, submit);
         let tip = &posted.job.template.tip;
         let hash = claim.hash(tip);
         if posted.network_target.is_met_by(&hash) {
@@ -234,8 +246,8 @@ impl Channel {
         if posted.tip_number != state.board.tip_number() {
             return Err(Reason::StalePrevhash);
         }
-        let difficulty = self.difficulty_for(submit.job_id);
-        judge(&claim, &hash, &self.terms(posted, now, difficulty, state))?;
+        let (difficulty, target) = self.difficulty_for(submit.job_id);
+        judge(&claim, &hash, &self.terms(posted, now, target, state))?;
         if !out.has_credit() || state.acks_free() == 0 {
             // A repetition is told so even now; anything else may be sent again later.
             let seen = self.seen.contains(&hash);
@@ -292,6 +304,15 @@ impl Channel {
         )
     }
 
+    fn claim(&self, posted: &Posted, submit: &SubmitSharesStandard) -> Claim {
+        Claim {
+            version: submit.version,
+            merkle_root: self.root(posted),
+            ntime: submit.ntime,
+            nonce: submit.nonce,
+        }
+    }
+
     fn root(&self, posted: &Posted) -> MerkleNode {
         match self.roots.iter().find(|(job_id, _)| *job_id == posted.job_id) {
             Some((_, root)) => *root,
@@ -312,13 +333,7 @@ impl Channel {
         );
     }
 
-    fn terms(
-        &self,
-        posted: &Posted,
-        now: Now,
-        difficulty: Difficulty,
-        state: &ShardState,
-    ) -> Terms {
+    fn terms(&self, posted: &Posted, now: Now, target: Target, state: &ShardState) -> Terms {
         let elapsed = now.mono.micros_since(posted.posted_at.mono) / 1_000_000;
         let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
         Terms {
@@ -326,7 +341,7 @@ impl Channel {
             version_rolling: state.settings.version_rolling,
             ntime_min: posted.ntime,
             ntime_max: ntime_max(posted.ntime, elapsed, now.unix.seconds()),
-            target: difficulty.target(),
+            target,
         }
     }
 

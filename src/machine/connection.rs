@@ -12,8 +12,9 @@
 use std::net::IpAddr;
 
 use sv2::message::common::{
-    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_STANDARD_JOBS, REQUIRES_VERSION_ROLLING,
-    REQUIRES_WORK_SELECTION, SetupConnection, SetupConnectionError, SetupConnectionSuccess,
+    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_FIXED_VERSION, REQUIRES_STANDARD_JOBS,
+    REQUIRES_VERSION_ROLLING, REQUIRES_WORK_SELECTION, SetupConnection, SetupConnectionError,
+    SetupConnectionSuccess,
 };
 use sv2::message::mining::CloseChannel;
 use sv2::{ACT1_BYTES, FromMiner, Opened, Transport, TransportError};
@@ -24,6 +25,7 @@ use super::session::{OpenConnection, Session};
 use super::shard::{PendingAck, ShardState};
 use crate::limits::{
     FRAMES_PER_TURN, STASH_BYTES_MAX, WIRE_BYTES_PER_TURN, WIRE_WAITING_MAX, WIRE_WAITING_PAUSE,
+    WRITE_STALL_MILLIS,
 };
 use crate::metrics::shard as counter;
 use crate::reason::{Close, CloseCause, Reason};
@@ -52,8 +54,8 @@ pub struct Connection {
     has_more: bool,
     /// Sealed and not sent: replies written while a send was in flight.
     waiting: Vec<u8>,
-    /// Whether the kernel has bytes of ours.
-    in_flight: bool,
+    /// Since when the kernel has bytes of ours.
+    in_flight: Option<Mono>,
     accepted_at: Mono,
     heard_at: Mono,
     /// When the tip was heard whose SetNewPrevHash is in flight.
@@ -62,6 +64,8 @@ pub struct Connection {
     pub listed: bool,
     /// Why it is to end, at its next step.
     pub ending: Option<Close>,
+    /// It ends with this step: nothing is waited for any more.
+    is_last_look: bool,
 }
 
 impl Connection {
@@ -74,12 +78,13 @@ impl Connection {
             stash: Vec::new(),
             has_more: false,
             waiting: Vec::new(),
-            in_flight: false,
+            in_flight: None,
             accepted_at: now.mono,
             heard_at: now.mono,
             switching_since: None,
             listed: false,
             ending: None,
+            is_last_look: false,
         }
     }
 
@@ -108,12 +113,9 @@ impl Connection {
     /// Do what is due: work first, then acknowledgements, then bytes that were left.
     pub fn step(&mut self, state: &mut ShardState, now: Now, out: &mut Output) -> Flow {
         if let Some(close) = self.ending {
-            if let Close::Reason(reason) = close {
-                self.write_goodbye(reason, out);
-            }
-            return Flow::Close(close);
+            return self.step_to_end(state, now, close, out);
         }
-        if self.in_flight {
+        if self.in_flight.is_some() {
             // Nothing is given out behind a send (D16); reading goes on where it stopped later.
             return self.reading_flow();
         }
@@ -125,19 +127,19 @@ impl Connection {
 
     /// The send in flight is done. `Some` is the time since its tip was heard, if it carried one.
     pub fn on_sent(&mut self, now: Now, out: &mut Output) -> Option<u64> {
-        self.in_flight = false;
+        self.in_flight = None;
         out.wire.append(&mut self.waiting);
         self.waiting = Vec::new();
         self.switching_since.take().map(|since| now.mono.micros_since(since))
     }
 
     /// Close the books of a step: what was written either goes out or waits behind what does.
-    pub fn finish(&mut self, out: &mut Output, flow: Flow) -> Flow {
+    pub fn finish(&mut self, now: Now, out: &mut Output, flow: Flow) -> Flow {
         if out.wire.is_empty() {
             return flow;
         }
-        if !self.in_flight {
-            self.in_flight = true;
+        if self.in_flight.is_none() {
+            self.in_flight = Some(now.mono);
             return flow;
         }
         self.waiting.append(&mut out.wire);
@@ -149,11 +151,12 @@ impl Connection {
 
     /// Whether a step would do something now.
     pub fn has_work(&self, state: &ShardState) -> bool {
+        if self.in_flight.is_some() {
+            // An ending for no reason of the miner's has nothing to say and waits for nothing.
+            return matches!(self.ending, Some(Close::Cause(_)));
+        }
         if self.ending.is_some() {
             return true;
-        }
-        if self.in_flight {
-            return false;
         }
         if self.has_more {
             return true;
@@ -162,16 +165,40 @@ impl Connection {
         session.has_work(state)
     }
 
+    /// Whether all it has to do is to open channels, which takes credit.
+    pub fn waits_for_credit(&self, state: &ShardState) -> bool {
+        let Phase::Open(_, session) = &self.phase else { return false };
+        self.ending.is_none() && !self.has_more && !session.has_news(state)
+    }
+
     /// A share of one of its channels is safe.
     pub fn acknowledge(&mut self, ack: &PendingAck) {
         let Phase::Open(_, session) = &mut self.phase else { return };
-        if let Some(channel) = session.find(ack.channel_id) {
-            channel.acknowledge(ack);
-        }
+        session.acknowledge(ack);
+    }
+
+    /// Judge what was received and not looked at, without waiting for anything.
+    pub fn on_last_look(&mut self, state: &mut ShardState, now: Now, out: &mut Output) {
+        self.is_last_look = true;
+        self.process_stash(state, now, out);
+    }
+
+    /// Whether it has not been shown who we are.
+    pub fn is_before_act1(&self) -> bool {
+        matches!(self.phase, Phase::Handshake)
     }
 
     /// When it must have moved on, and why it is closed if not.
     pub fn deadline(&self, state: &ShardState) -> (Mono, Close) {
+        let stalled = self.in_flight.map(|since| since.plus_millis(WRITE_STALL_MILLIS));
+        let (deadline, close) = self.deadline_of_phase(state);
+        match stalled {
+            Some(stalled) if stalled < deadline => (stalled, Reason::ProtocolViolation.into()),
+            _ => (deadline, close),
+        }
+    }
+
+    fn deadline_of_phase(&self, state: &ShardState) -> (Mono, Close) {
         let settings = &state.settings;
         let setup = self.accepted_at.plus_millis(settings.setup_timeout_ms);
         match &self.phase {
@@ -181,7 +208,8 @@ impl Connection {
             ),
             Phase::Setup(_) => (setup, Reason::HandshakeTimeout.into()),
             Phase::Open(_, session) if session.channels.is_empty() => {
-                (setup, CloseCause::NoChannel.into())
+                let since = session.empty_since.max(self.accepted_at);
+                (since.plus_millis(settings.setup_timeout_ms), CloseCause::NoChannel.into())
             }
             Phase::Open(..) if settings.channel_idle_timeout_ms == 0 => {
                 (Mono(u64::MAX), CloseCause::Idle.into())
@@ -229,6 +257,33 @@ impl Connection {
     /// Bytes on the heap, for the memory budget.
     pub fn heap_bytes(&self) -> usize {
         self.stash.capacity() + self.waiting.capacity()
+    }
+
+    /// The last step: say what is safe and why it ends, if the wire is free.
+    fn step_to_end(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        close: Close,
+        out: &mut Output,
+    ) -> Flow {
+        if self.in_flight.is_some() {
+            return match close {
+                Close::Reason(_) => self.reading_flow(),
+                Close::Cause(_) => Flow::Close(close),
+            };
+        }
+        let id = self.id;
+        if let Phase::Open(transport, session) = &mut self.phase {
+            let mut open = OpenConnection { id, transport, session, state, now };
+            if open.flush(out).is_err() {
+                return Flow::Close(close);
+            }
+        }
+        if let Close::Reason(reason) = close {
+            self.write_goodbye(reason, out);
+        }
+        Flow::Close(close)
     }
 
     fn reading_flow(&self) -> Flow {
@@ -283,8 +338,11 @@ impl Connection {
     /// Whether the next frame has to wait: for the peer to drain, or for a free ring slot.
     /// Credit is asked for before a frame is opened, because opening it cannot be undone.
     fn must_wait(&self, state: &mut ShardState, now: Now, out: &Output) -> bool {
+        if self.is_last_look {
+            return false;
+        }
         if self.waiting.len() + out.wire.len() > WIRE_BYTES_PER_TURN
-            || (self.in_flight && self.waiting.len() > WIRE_WAITING_PAUSE)
+            || (self.in_flight.is_some() && self.waiting.len() > WIRE_WAITING_PAUSE)
         {
             return true;
         }
@@ -329,6 +387,10 @@ impl Connection {
         if !rest.is_empty() {
             return Err(Reason::HandshakeFailed.into());
         }
+        if !state.may_shake_hands() {
+            self.has_more = true;
+            return Ok(0);
+        }
         let mut act2 = [0u8; sv2::ACT2_BYTES];
         let transport =
             state.respond(act1, &mut act2).map_err(|_| Close::from(Reason::HandshakeFailed))?;
@@ -347,15 +409,11 @@ impl Connection {
         message: &FromMiner<'_>,
         out: &mut Output,
     ) -> Result<(), Close> {
-        if let FromMiner::Unknown { .. } = message {
-            state.counters.add(counter::UNKNOWN_FRAMES, 1);
-            return Ok(());
-        }
         if matches!(self.phase, Phase::Setup(_)) {
             let FromMiner::SetupConnection(setup) = message else {
                 return Err(Reason::ProtocolViolation.into());
             };
-            return self.on_setup(setup, out);
+            return self.on_setup(state, setup, out);
         }
         let id = self.id;
         let Phase::Open(transport, session) = &mut self.phase else {
@@ -376,18 +434,29 @@ impl Connection {
             FromMiner::SetCustomMiningJob(custom) => open.refuse_custom(custom, out),
             FromMiner::RequestExtensions(request) => open.refuse_extensions(request, out),
             FromMiner::SetupConnection(_) => return Err(Reason::SetupRejected.into()),
-            FromMiner::Unknown { .. } => Ok(()),
+            FromMiner::Unknown { .. } => {
+                open.state.counters.add(counter::UNKNOWN_FRAMES, 1);
+                Ok(())
+            }
         };
         done.map_err(|error| close_for(error).into())
     }
 
     /// Answer the one message that this phase understands.
-    fn on_setup(&mut self, setup: &SetupConnection<'_>, out: &mut Output) -> Result<(), Close> {
+    fn on_setup(
+        &mut self,
+        state: &ShardState,
+        setup: &SetupConnection<'_>,
+        out: &mut Output,
+    ) -> Result<(), Close> {
         let phase = std::mem::replace(&mut self.phase, Phase::Handshake);
         let Phase::Setup(mut transport) = phase else {
             return Err(Reason::ProtocolViolation.into());
         };
-        let unsupported = setup.flags & !SUPPORTED_FLAGS;
+        let rolls = state.settings.version_rolling;
+        let supported =
+            if rolls { SUPPORTED_FLAGS } else { SUPPORTED_FLAGS & !REQUIRES_VERSION_ROLLING };
+        let unsupported = setup.flags & !supported;
         let versions = setup.min_version..=setup.max_version;
         let refusal = if setup.protocol != PROTOCOL_MINING {
             Some((0, "unsupported-protocol"))
@@ -405,7 +474,8 @@ impl Connection {
             self.phase = Phase::Setup(transport);
             return Err(Reason::SetupRejected.into());
         }
-        let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags: 0 };
+        let flags = if rolls { 0 } else { REQUIRES_FIXED_VERSION };
+        let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags };
         let sealed = transport.seal(&success, &mut out.wire);
         self.phase = Phase::Open(transport, Session::new(setup.flags));
         sealed.map_err(|error| close_for(error).into())

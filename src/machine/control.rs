@@ -18,7 +18,7 @@ use work::payout::{Network, Payout};
 use work::{BlockHash, Decision, Job, Mono, Now, Target, Template, TemplateId, Verdict};
 
 use super::board::BoardUpdate;
-use crate::limits::CANDIDATES_MAX;
+use crate::limits::{CANDIDATES_MAX, PROPOSE_AGAIN_MILLIS};
 use crate::metrics::{Counters, control as counter};
 use crate::mode::{FailurePolicy, Mode};
 
@@ -130,14 +130,19 @@ enum Judgement {
 struct Candidate {
     job: Arc<Job>,
     received_at: Mono,
+    proposed_at: Mono,
     judgement: Judgement,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Tip {
-    prev_hash: BlockHash,
+    key: TipKey,
     seen: Mono,
 }
+
+/// What makes a tip another one for miners: its hash, and the target above it (testnet4 changes
+/// that under one hash).
+type TipKey = (BlockHash, u32);
 
 #[derive(Debug, Clone, Copy)]
 struct Switching {
@@ -154,7 +159,11 @@ pub struct Control {
     newest: Option<TemplateId>,
     tip: Option<Tip>,
     switching: Option<Switching>,
-    published: Option<(TemplateId, BlockHash)>,
+    published: Option<(TemplateId, TipKey)>,
+    /// Whether what was published last has transactions.
+    published_full: bool,
+    /// Body and tip of what was published last, as verdicts name them.
+    published_work: Option<([u8; 32], [u8; 32])>,
     published_at: Mono,
     /// An accepted template waits for the broadcast interval.
     publish_due: bool,
@@ -179,6 +188,8 @@ impl Control {
             tip: None,
             switching: None,
             published: None,
+            published_full: false,
+            published_work: None,
             published_at: Mono(0),
             publish_due: false,
             verifier_up: false,
@@ -209,10 +220,15 @@ impl Control {
         };
         let reason = self.on_tip(now, &template);
         if self.candidates.len() == CANDIDATES_MAX {
-            self.candidates.pop_front();
+            // Not the oldest: a slow verifier would never be allowed to finish one.
+            self.candidates.remove(1);
         }
-        let judgement = Judgement::Waiting;
-        let candidate = Candidate { job: Arc::clone(&job), received_at: now.mono, judgement };
+        let candidate = Candidate {
+            job: Arc::clone(&job),
+            received_at: now.mono,
+            proposed_at: now.mono,
+            judgement: Judgement::Waiting,
+        };
         self.candidates.push_back(candidate);
         self.actions.push_back(Action::Propose { job, reason });
         self.try_publish(now);
@@ -232,12 +248,22 @@ impl Control {
             self.note(Note::Mismatch { template_id: verdict.template_id });
             return;
         }
-        // The first ruling on given bytes under one policy stands; a repeated one changes nothing.
-        let micros = now.mono.micros_since(candidate.received_at);
-        candidate.judgement = match verdict.decision {
+        let judgement = match verdict.decision {
             Decision::Accept => Judgement::Accepted,
             Decision::Reject => Judgement::Rejected,
         };
+        // The first ruling on given bytes under one policy stands (D39).
+        if candidate.judgement != Judgement::Waiting {
+            let contradicts = candidate.judgement != judgement;
+            let cell = if contradicts { counter::MISMATCHES } else { counter::LATE_VERDICTS };
+            self.counters.add(cell, 1);
+            if contradicts {
+                self.note(Note::Mismatch { template_id: verdict.template_id });
+            }
+            return;
+        }
+        let micros = now.mono.micros_since(candidate.received_at);
+        candidate.judgement = judgement;
         self.counters.record(counter::VERDICT, micros);
         self.counters.add(
             match verdict.decision {
@@ -258,18 +284,18 @@ impl Control {
         self.verifier_up = up;
         self.counters.set(counter::VERIFIER_UP, u64::from(up));
         if up {
-            self.propose_again();
+            self.propose_again(now);
         } else {
             self.try_publish(now);
         }
     }
 
     /// Another policy is in force: the newest template is judged again.
-    pub fn on_policy_changed(&mut self) {
+    pub fn on_policy_changed(&mut self, now: Now) {
         if let Some(newest) = self.candidates.back_mut() {
             newest.judgement = Judgement::Waiting;
         }
-        self.propose_again();
+        self.propose_again(now);
     }
 
     /// The source of templates is alive, or has lost its node, or is gone itself.
@@ -285,9 +311,15 @@ impl Control {
         }
     }
 
-    /// The source was connected anew: its numbers may begin anywhere.
+    /// The source was connected anew: its numbers may begin anywhere, and it says again what is
+    /// in force. What is out stays out, as older than anything that comes.
     pub fn on_source_connected(&mut self) {
         self.newest = None;
+        self.candidates.clear();
+        self.publish_due = false;
+        if let Some((id, _)) = &mut self.published {
+            *id = TemplateId(0);
+        }
     }
 
     /// The source says what it is.
@@ -297,6 +329,11 @@ impl Control {
         if self.source_refused {
             self.note(Note::WrongChain { network, expected });
         }
+    }
+
+    /// Whether the source is on another chain: neither its templates nor its nodes are used.
+    pub fn is_source_refused(&self) -> bool {
+        self.source_refused
     }
 
     /// A shard found a block.
@@ -315,8 +352,11 @@ impl Control {
             switching.late |= now.mono >= soft;
             if now.mono >= hard && !switching.expired {
                 switching.expired = true;
-                self.expire(Note::SwitchTimeout { prev_hash: tip.prev_hash });
+                self.expire(Note::SwitchTimeout { prev_hash: tip.key.0 });
             }
+        }
+        if self.unanswered_since().is_some_and(|at| now.mono >= at) {
+            self.propose_again(now);
         }
         let lost = self.source_lost_at.map(|at| at.plus_millis(self.settings.template_max_age_ms));
         if lost.is_some_and(|at| now.mono >= at) && !self.source_expired {
@@ -344,7 +384,7 @@ impl Control {
                 self.source_lost_at.map(|at| at.plus_millis(self.settings.template_max_age_ms))
             })
             .flatten();
-        [publish, switching, source].into_iter().flatten().min()
+        [publish, switching, source, self.unanswered_since()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -354,10 +394,8 @@ impl Control {
 
     /// Whether miners can be served: work is out for the current tip.
     pub fn is_ready(&self) -> bool {
-        let tip = self.tip.map(|tip| tip.prev_hash);
-        tip.is_some()
-            && self.published.map(|(_, prev_hash)| prev_hash) == tip
-            && !self.source_expired
+        let tip = self.tip.map(|tip| tip.key);
+        tip.is_some() && self.published.map(|(_, key)| key) == tip && !self.source_expired
     }
 
     /// Whether the verifier can be reached.
@@ -385,11 +423,12 @@ impl Control {
     /// Note a new tip, if `template` brings one; why it is proposed.
     fn on_tip(&mut self, now: Now, template: &Template) -> ProposeReason {
         let prev_hash = template.tip.prev_hash;
-        let before = self.tip.map(|tip| tip.prev_hash);
-        if before == Some(prev_hash) {
+        let key = (prev_hash, template.tip.nbits);
+        let before = self.tip.map(|tip| tip.key);
+        if before == Some(key) {
             return ProposeReason::Fees;
         }
-        self.tip = Some(Tip { prev_hash, seen: now.mono });
+        self.tip = Some(Tip { key, seen: now.mono });
         self.candidates.clear();
         self.publish_due = false;
         self.counters.add(counter::TIPS, 1);
@@ -403,9 +442,18 @@ impl Control {
         if before.is_none() { ProposeReason::Start } else { ProposeReason::NewTip }
     }
 
-    fn propose_again(&mut self) {
-        for candidate in &self.candidates {
+    /// When the newest template without a verdict is proposed again: a refusal, a cancelled or a
+    /// lost proposal must not leave a tip without work.
+    fn unanswered_since(&self) -> Option<Mono> {
+        let newest = self.candidates.back().filter(|_| self.verifier_up)?;
+        (newest.judgement == Judgement::Waiting)
+            .then(|| newest.proposed_at.plus_millis(PROPOSE_AGAIN_MILLIS))
+    }
+
+    fn propose_again(&mut self, now: Now) {
+        for candidate in &mut self.candidates {
             if candidate.judgement == Judgement::Waiting {
+                candidate.proposed_at = now.mono;
                 let job = Arc::clone(&candidate.job);
                 self.actions.push_back(Action::Propose { job, reason: ProposeReason::Start });
             }
@@ -426,11 +474,20 @@ impl Control {
 
     /// Publish the newest candidate that may go out, if it is newer than what is out.
     fn try_publish(&mut self, now: Now) {
-        let Some(tip) = self.tip else { return };
-        let newest = self.candidates.iter().rev().find(|candidate| self.may_go_out(candidate));
+        let Some(tip) = self.tip.filter(|_| !self.source_expired) else { return };
+        self.publish_due = false;
+        let is_same_tip = self.published.is_some_and(|(_, key)| key == tip.key);
+        // A block without fees never replaces one with them on the same tip.
+        let keeps_fees = is_same_tip && self.published_full && self.switching.is_none();
+        let may_replace = |c: &&Candidate| !(keeps_fees && c.job.template.is_coinbase_only());
+        let mut newest = self.candidates.iter().rev().filter(may_replace);
+        let newest = newest.find(|candidate| self.may_go_out(candidate));
         let Some(job) = newest.map(|candidate| Arc::clone(&candidate.job)) else { return };
-        let is_same_tip = self.published.is_some_and(|(_, prev)| prev == tip.prev_hash);
-        let is_out = self.published.is_some_and(|(id, _)| id >= job.template.id);
+        // The same bytes again would make miners begin anew and find the same shares twice: on a
+        // quiet chain the full template is the coinbase-only one.
+        let is_repetition = self.switching.is_none()
+            && self.published_work == Some((job.body_hash(), job.tip_hash()));
+        let is_out = is_repetition || self.published.is_some_and(|(id, _)| id >= job.template.id);
         let is_expired = self.switching.is_some_and(|switching| switching.expired);
         if is_same_tip && !is_expired {
             let next = self.published_at.plus_millis(self.settings.job_broadcast_interval_ms);
@@ -452,7 +509,9 @@ impl Control {
             self.counters.add(cell, 1);
             self.note(Note::Switched { template_id: template.id, micros, late });
         }
-        self.published = Some((template.id, tip.prev_hash));
+        self.published = Some((template.id, tip.key));
+        self.published_full = !template.is_coinbase_only();
+        self.published_work = Some((job.body_hash(), job.tip_hash()));
         self.published_at = now.mono;
         self.publish_due = false;
         self.counters.set(counter::HOLD, 0);

@@ -10,14 +10,16 @@ use sv2::message::mining::{
     UpdateChannel, UpdateChannelError,
 };
 use sv2::{Transport, TransportError, U16Sequence};
-use work::{Difficulty, Now};
+use work::{Difficulty, Mono, Now};
 
 use super::channel::Channel;
 use super::identity;
 use super::opening::{self, OpenRefusal};
 use super::output::{ConnectionId, Entry, Output};
-use super::shard::ShardState;
-use crate::limits::{OPENS_PARKED_MAX, WIRE_BYTES_PER_TURN};
+use super::shard::{PendingAck, ShardState};
+use crate::limits::{
+    CHANNELS_ENDED_KEPT, OPENS_PARKED_MAX, OPENS_PER_CHANNEL_MAX, WIRE_BYTES_PER_TURN,
+};
 use crate::metrics::shard as counter;
 use crate::reason::Reason;
 
@@ -42,6 +44,14 @@ pub struct Session {
     parked: VecDeque<Parked>,
     next_channel_id: u32,
     flags: u32,
+    /// Channels that ended lately: a late share of one may still be a block.
+    ended: VecDeque<Channel>,
+    /// Channels with shares to acknowledge.
+    tallies: usize,
+    /// Generation of the board that all channels have.
+    caught_up: u32,
+    /// Since when there is no channel.
+    pub empty_since: Mono,
 }
 
 impl Session {
@@ -52,20 +62,43 @@ impl Session {
             parked: VecDeque::new(),
             next_channel_id: GROUP_CHANNEL_ID + 1,
             flags,
+            ended: VecDeque::new(),
+            tallies: 0,
+            caught_up: 0,
+            empty_since: Mono(0),
         }
+    }
+
+    /// A share of one of its channels is safe.
+    pub fn acknowledge(&mut self, ack: &PendingAck) {
+        let Some(channel) = self.find(ack.channel_id) else { return };
+        let is_first = !channel.has_tally();
+        channel.acknowledge(ack);
+        self.tallies += usize::from(is_first);
     }
 
     /// Whether a step would give or tell something.
     pub fn has_work(&self, state: &ShardState) -> bool {
         let has_job = state.board.current().is_some();
-        (has_job && !self.parked.is_empty())
-            || self.channels.iter().any(|c| c.has_tally() || c.is_behind(state))
+        (has_job && !self.parked.is_empty()) || self.has_news(state)
+    }
+
+    /// Whether a step would give or tell something even without credit.
+    pub fn has_news(&self, state: &ShardState) -> bool {
+        let newest = state.board.current().map(|posted| posted.job_id);
+        let is_behind = newest.is_some_and(|job_id| job_id != self.caught_up);
+        self.tallies > 0 || (is_behind && !self.channels.is_empty())
     }
 
     /// The open channel with this id.
     pub fn find(&mut self, channel_id: u32) -> Option<&mut Channel> {
         let at = self.channels.binary_search_by_key(&channel_id, |channel| channel.channel_id);
         at.ok().map(|at| &mut self.channels[at])
+    }
+
+    /// A channel that ended lately.
+    fn ended(&self, channel_id: u32) -> Option<&Channel> {
+        self.ended.iter().find(|channel| channel.channel_id == channel_id)
     }
 
     /// Whether a channel with this id was open once.
@@ -104,7 +137,12 @@ impl OpenConnection<'_> {
                 Ok(()) => return Ok(()),
                 Err(reason) => reason,
             },
-            None if known => Reason::ChannelNotOpen,
+            None if known => {
+                if let Some(ended) = self.session.ended(submit.channel_id) {
+                    ended.look_for_block(self.state, submit, out);
+                }
+                Reason::ChannelNotOpen
+            }
             None => Reason::UnknownChannelId,
         };
         self.reject(submit.channel_id, submit.sequence_number, reason, out)
@@ -195,7 +233,10 @@ impl OpenConnection<'_> {
         let difficulty = opening::first_difficulty(request, &self.state.settings)?;
         let miner_id =
             identity::miner_id(request.user_identity).map_err(|reason| reason.error_code())?;
-        if self.session.channels.len() >= self.state.settings.max_channels_per_connection {
+        let max = self.state.settings.max_channels_per_connection;
+        // Prefixes rest for some tips: a miner that opens and closes must not use them all up.
+        let opened = (self.session.next_channel_id - GROUP_CHANNEL_ID - 1) as usize;
+        if self.session.channels.len() >= max || opened >= max * OPENS_PER_CHANNEL_MAX {
             return Err(opening::CHANNEL_LIMIT_REACHED);
         }
         if !out.has_credit() {
@@ -294,15 +335,20 @@ impl OpenConnection<'_> {
         let closes =
             |channel: &Channel| channel_id == GROUP_CHANNEL_ID || channel.channel_id == channel_id;
         let had_channels = !self.session.channels.is_empty();
-        let state = &mut *self.state;
-        self.session.channels.retain(|channel| {
-            if closes(channel) {
-                let key = state.release(channel);
-                state.closed.push_back(key);
+        let channels = std::mem::take(&mut self.session.channels);
+        let (ending, staying): (Vec<_>, Vec<_>) = channels.into_iter().partition(closes);
+        self.session.channels = staying;
+        for channel in ending {
+            let key = self.state.release(&channel);
+            self.state.closed.push_back(key);
+            if self.session.ended.len() == CHANNELS_ENDED_KEPT {
+                self.session.ended.pop_front();
             }
-            !closes(channel)
-        });
+            self.session.ended.push_back(channel);
+        }
+        self.session.tallies = self.session.channels.iter().filter(|c| c.has_tally()).count();
         if had_channels && self.session.channels.is_empty() {
+            self.session.empty_since = self.now.mono;
             self.state.counters.take(counter::OPEN);
             self.state.counters.add(counter::IN_SETUP, 1);
         }
@@ -326,9 +372,12 @@ impl OpenConnection<'_> {
             self.open_or_refuse(&request, out)?;
         }
         let mut switched = false;
+        if !self.session.has_news(self.state) {
+            return Ok(switched);
+        }
         for channel in &mut self.session.channels {
             if out.wire.len() >= WIRE_BYTES_PER_TURN {
-                break;
+                return Ok(switched);
             }
             if channel.is_behind(self.state) {
                 switched |=
@@ -336,8 +385,24 @@ impl OpenConnection<'_> {
             }
             if channel.has_tally() {
                 channel.flush(self.transport, &mut out.wire)?;
+                self.session.tallies -= 1;
             }
         }
+        if let Some(posted) = self.state.board.current() {
+            self.session.caught_up = posted.job_id;
+        }
         Ok(switched)
+    }
+
+    /// Tell what is safe, within one turn's bytes.
+    pub fn flush(&mut self, out: &mut Output) -> Result<(), TransportError> {
+        for channel in self.session.channels.iter_mut().filter(|channel| channel.has_tally()) {
+            if out.wire.len() >= WIRE_BYTES_PER_TURN {
+                break;
+            }
+            channel.flush(self.transport, &mut out.wire)?;
+            self.session.tallies -= 1;
+        }
+        Ok(())
     }
 }

@@ -4,8 +4,7 @@
 //! asks [`Shard::next_ready`] who has something to do. Nothing here waits: a connection with a
 //! send in flight is visited when the send is done, one without credit when there is credit.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use rand_chacha::ChaCha20Rng;
@@ -18,7 +17,10 @@ use super::board::{Board, BoardUpdate};
 use super::channel::{Channel, NewChannel};
 use super::connection::Connection;
 use super::output::{ChannelKey, ConnectionId, Flow, Output};
-use crate::limits::{ACKS_PENDING_MAX, CERTIFICATE_SECONDS, EPHEMERALS_READY, STARVED_MILLIS_MAX};
+use crate::limits::{
+    ACKS_PENDING_MAX, CERTIFICATE_SECONDS, CHANNELS_PER_SHARD_MAX, EPHEMERALS_READY,
+    HANDSHAKES_PER_TURN, STARVED_MILLIS_MAX, SWEEP_MILLIS, SWEEP_PER_TURN,
+};
 use crate::metrics::{Counters, shard as counter};
 use crate::reason::{Close, CloseCause, Reason};
 
@@ -97,6 +99,8 @@ pub struct ShardState {
     identity: Identity,
     entropy: ChaCha20Rng,
     ephemerals: Vec<Ephemeral>,
+    /// Handshakes that this turn may still answer.
+    handshakes_left: usize,
 }
 
 impl ShardState {
@@ -133,8 +137,18 @@ impl ShardState {
         }
     }
 
-    /// A channel with a prefix of its own, or `None` if there is no prefix left.
+    /// Whether another handshake may be answered this turn; if so it is counted.
+    pub fn may_shake_hands(&mut self) -> bool {
+        let may = self.handshakes_left > 0;
+        self.handshakes_left -= usize::from(may);
+        may
+    }
+
+    /// A channel with a prefix of its own, or `None` if there is no prefix left, or no room.
     pub fn allocate(&mut self, channel_id: u32, difficulty: Difficulty) -> Option<Channel> {
+        if self.counters.read(counter::CHANNELS) >= CHANNELS_PER_SHARD_MAX {
+            return None;
+        }
         let prefix = self.prefixes.allocate(self.board.tip_number())?;
         let key = ChannelKey(u64::from(self.settings.shard) << 56 | self.next_channel);
         self.next_channel += 1;
@@ -184,10 +198,18 @@ pub struct Shard {
     ready: VecDeque<ConnectionId>,
     /// Connections that wait for credit.
     starved: VecDeque<ConnectionId>,
+    /// Connections whose channels cannot be opened without credit.
+    unopened: VecDeque<ConnectionId>,
     /// Next place in the table that is to hear of the newest board.
     fan_out: usize,
-    /// One entry per connection, at or before its deadline.
-    deadlines: BinaryHeap<Reverse<(Mono, ConnectionId)>>,
+    /// Connections whose act 1 waits for the next turn.
+    handshaking: VecDeque<ConnectionId>,
+    /// Next place in the table whose deadline is looked at.
+    sweep: usize,
+    /// Places that this turn may still look at.
+    sweep_left: usize,
+    /// When the next look at all deadlines begins.
+    sweep_at: Mono,
     /// Whether new connections are refused.
     draining: bool,
 }
@@ -221,6 +243,7 @@ impl Shard {
                 identity,
                 entropy,
                 ephemerals: Vec::with_capacity(EPHEMERALS_READY),
+                handshakes_left: HANDSHAKES_PER_TURN,
                 settings,
             },
             connections: Vec::new(),
@@ -228,8 +251,12 @@ impl Shard {
             per_ip: HashMap::new(),
             ready: VecDeque::new(),
             starved: VecDeque::new(),
+            unopened: VecDeque::new(),
             fan_out: 0,
-            deadlines: BinaryHeap::new(),
+            handshaking: VecDeque::new(),
+            sweep: usize::MAX,
+            sweep_left: 0,
+            sweep_at: Mono(0),
             draining: false,
         }
     }
@@ -253,10 +280,7 @@ impl Shard {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        let connection = Box::new(Connection::new(id, peer, now));
-        let (deadline, _) = connection.deadline(&self.state);
-        self.deadlines.push(Reverse((deadline, id)));
-        self.connections[slot] = Some(connection);
+        self.connections[slot] = Some(Box::new(Connection::new(id, peer, now)));
         self.live += 1;
         *self.per_ip.entry(peer).or_insert(0) += 1;
         self.state.counters.add(counter::ACCEPTED, 1);
@@ -272,12 +296,14 @@ impl Shard {
         bytes: &mut [u8],
         out: &mut Output,
     ) -> Flow {
-        self.visit(id, out, |connection, state, out| connection.on_bytes(state, now, bytes, out))
+        self.visit(id, now, out, |connection, state, out| {
+            connection.on_bytes(state, now, bytes, out)
+        })
     }
 
     /// The send in flight of a connection is done.
     pub fn on_sent(&mut self, id: ConnectionId, now: Now, out: &mut Output) -> Flow {
-        self.visit(id, out, |connection, state, out| {
+        self.visit(id, now, out, |connection, state, out| {
             if let Some(micros) = connection.on_sent(now, out) {
                 state.counters.record(counter::SWITCH, micros);
             }
@@ -287,7 +313,25 @@ impl Shard {
 
     /// Do what is due for a connection that [`Shard::next_ready`] named.
     pub fn step(&mut self, id: ConnectionId, now: Now, out: &mut Output) -> Flow {
-        self.visit(id, out, |connection, state, out| connection.step(state, now, out))
+        self.visit(id, now, out, |connection, state, out| connection.step(state, now, out))
+    }
+
+    /// A connection is about to end: judge what it sent and nobody looked at. Only blocks and
+    /// shares come of it; nothing is sent any more.
+    pub fn on_last_look(&mut self, id: ConnectionId, now: Now, out: &mut Output) {
+        let Some(connection) = self.connections.get_mut(id.slot()).and_then(Option::as_mut) else {
+            return;
+        };
+        if connection.id == id {
+            connection.on_last_look(&mut self.state, now, out);
+            out.wire.clear();
+        }
+    }
+
+    /// A turn begins.
+    pub fn on_turn(&mut self) {
+        self.state.handshakes_left = HANDSHAKES_PER_TURN;
+        self.sweep_left = SWEEP_PER_TURN;
     }
 
     /// A connection is gone, or was closed as a step asked.
@@ -347,24 +391,24 @@ impl Shard {
         self.end_all(CloseCause::Drain.into());
     }
 
-    /// Time has passed: connections whose deadline is over, one at a time, with the reason.
+    /// Time has passed: connections whose deadline is over, one at a time, with the reason. All
+    /// are looked at every [`SWEEP_MILLIS`], a part of them each turn.
     pub fn next_overdue(&mut self, now: Now) -> Option<(ConnectionId, Close)> {
-        while let Some(Reverse((at, id))) = self.deadlines.peek().copied() {
-            if at > now.mono {
+        if self.sweep >= self.connections.len() {
+            if now.mono < self.sweep_at {
                 return None;
             }
-            self.deadlines.pop();
-            let Some(connection) = self.connections.get(id.slot()).and_then(Option::as_ref) else {
-                continue;
-            };
-            if connection.id != id {
-                continue;
-            }
+            self.sweep = 0;
+            self.sweep_at = now.mono.plus_millis(SWEEP_MILLIS);
+        }
+        while self.sweep_left > 0 && self.sweep < self.connections.len() {
+            self.sweep_left -= 1;
+            self.sweep += 1;
+            let Some(connection) = &self.connections[self.sweep - 1] else { continue };
             let (deadline, close) = connection.deadline(&self.state);
             if deadline <= now.mono {
-                return Some((id, close));
+                return Some((connection.id, close));
             }
-            self.deadlines.push(Reverse((deadline, id)));
         }
         None
     }
@@ -390,10 +434,24 @@ impl Shard {
         if credit > 0 && self.state.acks_free() > 0 {
             self.state.starved_since = None;
         }
+        while self.state.handshakes_left > 0
+            && let Some(id) = self.handshaking.pop_front()
+        {
+            if self.unlist(id) {
+                return Some(id);
+            }
+        }
         if let Some(id) = self.next_behind() {
             return Some(id);
         }
         while let Some(id) = self.ready.pop_front() {
+            if self.unlist(id) {
+                return Some(id);
+            }
+        }
+        while credit > 0
+            && let Some(id) = self.unopened.pop_front()
+        {
             if self.unlist(id) {
                 return Some(id);
             }
@@ -412,11 +470,13 @@ impl Shard {
 
     /// When [`Shard::next_overdue`], [`Shard::on_tick`] or [`Shard::next_ready`] are due.
     pub fn deadline(&self) -> Option<Mono> {
-        let first = self.deadlines.peek().map(|Reverse((at, _))| *at);
+        let is_sweeping = self.sweep < self.connections.len();
+        let next = if is_sweeping { Mono(0) } else { self.sweep_at };
+        let sweep = (self.live > 0).then_some(next);
         let starved = (!self.starved.is_empty())
             .then(|| self.state.starved_since.map(|s| s.plus_millis(STARVED_MILLIS_MAX)))
             .flatten();
-        [first, starved, self.state.board.refresh_at()].into_iter().flatten().min()
+        [sweep, starved, self.state.board.refresh_at()].into_iter().flatten().min()
     }
 
     /// Make one key ahead of the handshakes that will need it; `false` if there are enough.
@@ -483,6 +543,7 @@ impl Shard {
     fn visit(
         &mut self,
         id: ConnectionId,
+        now: Now,
         out: &mut Output,
         step: impl FnOnce(&mut Connection, &mut ShardState, &mut Output) -> Flow,
     ) -> Flow {
@@ -491,12 +552,17 @@ impl Shard {
             return Flow::Continue;
         };
         let flow = step(connection, &mut self.state, out);
-        let flow = connection.finish(out, flow);
+        let flow = connection.finish(now, out, flow);
         let has_work = connection.has_work(&self.state);
         let is_closing = matches!(flow, Flow::Close(_));
         if has_work && !is_closing && !std::mem::replace(&mut connection.listed, true) {
-            if flow == Flow::Wait && self.state.starved_since.is_some() {
+            if connection.is_before_act1() {
+                self.handshaking.push_back(id);
+            } else if flow == Flow::Wait && self.state.starved_since.is_some() {
                 self.starved.push_back(id);
+            } else if !out.has_credit() && connection.waits_for_credit(&self.state) {
+                // Visited again before there is credit it would do nothing, without end.
+                self.unopened.push_back(id);
             } else {
                 self.ready.push_back(id);
             }

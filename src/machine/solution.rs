@@ -91,8 +91,31 @@ enum Progress {
 #[derive(Debug)]
 struct Pending {
     block: Block,
+    nodes: Vec<NodeProgress>,
+}
+
+#[derive(Debug)]
+struct NodeProgress {
+    node: NodeAccess,
+    state: Progress,
     attempts: u32,
-    nodes: Vec<(NodeAccess, Progress)>,
+}
+
+impl NodeProgress {
+    fn new(node: &NodeAccess, now: Now) -> NodeProgress {
+        NodeProgress { node: node.clone(), state: Progress::Due(now.mono), attempts: 0 }
+    }
+}
+
+impl Pending {
+    /// Whether each node has said something final, and then whether one has the block.
+    fn settled(&self) -> Option<bool> {
+        let is_final = |n: &NodeProgress| matches!(n.state, Progress::Accepted | Progress::Refused);
+        if self.nodes.is_empty() || !self.nodes.iter().all(is_final) {
+            return None;
+        }
+        Some(self.nodes.iter().any(|n| n.state == Progress::Accepted))
+    }
 }
 
 /// The machine that submits blocks.
@@ -108,18 +131,19 @@ impl Submissions {
     /// The nodes that take blocks. Those that were listed before keep their state.
     pub fn on_nodes(&mut self, now: Now, mut nodes: Vec<NodeAccess>) {
         nodes.truncate(NODES_MAX);
-        if nodes == self.nodes {
+        if nodes.is_empty() || nodes == self.nodes {
             return;
         }
         for pending in &mut self.pending {
             for node in &nodes {
-                if !pending.nodes.iter().any(|(known, _)| known == node) {
-                    pending.nodes.push((node.clone(), Progress::Due(now.mono)));
+                if !pending.nodes.iter().any(|known| known.node == *node) {
+                    pending.nodes.push(NodeProgress::new(node, now));
                 }
             }
-            pending.nodes.retain(|(node, _)| nodes.contains(node));
+            pending.nodes.retain(|known| nodes.contains(&known.node));
         }
         self.nodes = nodes;
+        self.settle();
         self.on_deadline(now);
     }
 
@@ -133,8 +157,8 @@ impl Submissions {
             self.remembered.pop_front();
         }
         self.remembered.push_back(hash);
-        let nodes = self.nodes.iter().map(|node| (node.clone(), Progress::Due(now.mono)));
-        let pending = Pending { block: block.clone(), attempts: 0, nodes: nodes.collect() };
+        let nodes = self.nodes.iter().map(|node| NodeProgress::new(node, now));
+        let pending = Pending { block: block.clone(), nodes: nodes.collect() };
         if self.pending.len() == SOLUTIONS_REMEMBERED {
             self.pending.pop_front();
         }
@@ -149,13 +173,12 @@ impl Submissions {
 
     /// A node answered, or could not be reached.
     pub fn on_answer(&mut self, now: Now, node: &NodeAccess, hash: BlockHash, answer: &NodeAnswer) {
-        let Some(at) = self.pending.iter().position(|pending| pending.block.hash() == hash) else {
-            return;
-        };
-        let pending = &mut self.pending[at];
-        let wait = (SUBMIT_RETRY_MILLIS << pending.attempts.min(8)).min(SUBMIT_RETRY_MAX_MILLIS);
+        let pending = self.pending.iter_mut().find(|pending| pending.block.hash() == hash);
+        let known = pending.and_then(|p| p.nodes.iter_mut().find(|known| known.node == *node));
+        let Some(known) = known else { return };
+        let wait = (SUBMIT_RETRY_MILLIS << known.attempts.min(8)).min(SUBMIT_RETRY_MAX_MILLIS);
         let retry = Progress::Due(now.mono.plus_millis(wait));
-        let progress = match answer {
+        known.state = match answer {
             NodeAnswer::Accepted | NodeAnswer::Duplicate | NodeAnswer::Inconclusive => {
                 Progress::Accepted
             }
@@ -164,30 +187,20 @@ impl Submissions {
             NodeAnswer::Rejected(_) => Progress::Refused,
             NodeAnswer::Unreachable(_) => retry,
         };
-        for (known, state) in &mut pending.nodes {
-            if known == node {
-                *state = progress;
-            }
-        }
-        let is_final = |state: &Progress| matches!(state, Progress::Accepted | Progress::Refused);
-        if pending.nodes.iter().all(|(_, state)| is_final(state)) {
-            let accepted = pending.nodes.iter().any(|(_, state)| *state == Progress::Accepted);
-            self.actions.push_back(SubmitAction::Settled { hash, accepted });
-            self.pending.remove(at);
-        }
+        self.settle();
     }
 
     /// Time has passed: send what is due.
     pub fn on_deadline(&mut self, now: Now) {
         for pending in &mut self.pending {
-            for (node, state) in &mut pending.nodes {
-                let Progress::Due(at) = state else { continue };
-                if *at > now.mono || pending.attempts >= SUBMIT_ATTEMPTS_MAX {
+            for known in &mut pending.nodes {
+                let Progress::Due(at) = known.state else { continue };
+                if at > now.mono || known.attempts >= SUBMIT_ATTEMPTS_MAX {
                     continue;
                 }
-                *state = Progress::Sent;
-                pending.attempts += 1;
-                let (node, block) = (node.clone(), pending.block.clone());
+                known.state = Progress::Sent;
+                known.attempts += 1;
+                let (node, block) = (known.node.clone(), pending.block.clone());
                 self.actions.push_back(SubmitAction::Submit { node, block });
             }
         }
@@ -195,17 +208,20 @@ impl Submissions {
 
     /// When [`Submissions::on_deadline`] is due.
     pub fn deadline(&self) -> Option<Mono> {
-        let states = self
-            .pending
-            .iter()
-            .filter(|pending| pending.attempts < SUBMIT_ATTEMPTS_MAX)
-            .flat_map(|pending| &pending.nodes);
-        states
-            .filter_map(|(_, state)| match state {
-                Progress::Due(at) => Some(*at),
+        let known = self.pending.iter().flat_map(|pending| &pending.nodes);
+        known
+            .filter(|known| known.attempts < SUBMIT_ATTEMPTS_MAX)
+            .filter_map(|known| match known.state {
+                Progress::Due(at) => Some(at),
                 _ => None,
             })
             .min()
+    }
+
+    /// Whether an answer of a node is awaited, or an action is to be done.
+    pub fn is_busy(&self) -> bool {
+        let mut known = self.pending.iter().flat_map(|pending| &pending.nodes);
+        !self.actions.is_empty() || known.any(|known| known.state == Progress::Sent)
     }
 
     /// The next thing to do.
@@ -216,5 +232,18 @@ impl Submissions {
     /// Blocks that are not settled.
     pub fn open(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Let go of blocks about which every node has said something final.
+    fn settle(&mut self) {
+        let actions = &mut self.actions;
+        self.pending.retain(|pending| match pending.settled() {
+            Some(accepted) => {
+                let hash = pending.block.hash();
+                actions.push_back(SubmitAction::Settled { hash, accepted });
+                false
+            }
+            None => true,
+        });
     }
 }

@@ -110,12 +110,13 @@ impl VerifierLink {
         });
     }
 
-    /// Have `job` judged. The oldest unanswered proposal gives way if there are too many.
+    /// Have `job` judged. An older unanswered proposal gives way if there are too many.
     pub fn propose(&mut self, job: Arc<Job>, reason: ProposeReason) {
+        // The oldest is the one that is answered next; the one behind it gives way.
         if self.open.len() == PROPOSALS_OPEN_MAX
-            && let Some(oldest) = self.open.pop_front()
+            && let Some(given_up) = self.open.remove(1)
         {
-            self.lines.push_back(ToVerifier::Cancel { propose_id: oldest.propose_id });
+            self.lines.push_back(ToVerifier::Cancel { propose_id: given_up.propose_id });
         }
         self.put_missing(&job);
         self.say(job, reason, false);
@@ -135,6 +136,8 @@ impl VerifierLink {
             FromVerifier::NeedTx { propose_id, wtxids } => self.on_need(propose_id, &wtxids),
             FromVerifier::TemplateVerdict(verdict) => self.on_verdict(&verdict),
             FromVerifier::PolicyChanged { policy_version, policy_hash } => {
+                // What is still answered was judged under the old one.
+                self.open.clear();
                 LinkFact::PolicyChanged { policy: format!("{policy_version} {policy_hash}") }
             }
             FromVerifier::Pong { .. } => {
@@ -237,7 +240,7 @@ impl VerifierLink {
         self.next_propose_id += 1;
         let template = &job.template;
         let coinbase = &job.coinbase;
-        self.lines.push_back(ToVerifier::TemplatePropose(Box::new(TemplatePropose {
+        let line = ToVerifier::TemplatePropose(Box::new(TemplatePropose {
             propose_id,
             deadline_ms: self.caller.deadline_ms,
             reason,
@@ -262,7 +265,13 @@ impl VerifierLink {
                 sigops: template.total_sigops(),
                 tx_count: template.transactions.len(),
             },
-        })));
+        }));
+        // A coinbase-only proposal needs no transactions: it overtakes the megabytes of others.
+        if template.is_coinbase_only() {
+            self.lines.push_front(line);
+        } else {
+            self.lines.push_back(line);
+        }
         self.open.push_back(Open { propose_id, job, reason, put_again });
     }
 }

@@ -137,6 +137,7 @@ impl Desk {
     /// A miner connects, and opens a channel.
     pub fn seat(&mut self, number: u32) -> Seat {
         let id = ConnectionId((1 << 32) | u64::from(number));
+        self.shard.on_turn();
         self.shard.on_accept(self.now, id, IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
         let config = MinerConfig { user_identity: format!("m.{number}"), ..Default::default() };
         let mut seat = Seat {

@@ -182,6 +182,13 @@ impl FeedReader {
         for transaction in line.transactions {
             transactions.push(self.transaction(transaction)?);
         }
+        let fees: u128 = transactions.iter().map(|t| u128::from(t.fee)).sum();
+        if fees > u128::from(line.coinbase_value) {
+            return Err(format!(
+                "template {} lists more fees than its coinbase may pay",
+                line.template_id.0
+            ));
+        }
         if !transactions.is_empty() {
             self.known = transactions.iter().map(|t| (t.wtxid, Arc::clone(t))).collect();
         }
