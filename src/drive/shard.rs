@@ -302,9 +302,14 @@ impl Driver {
             return;
         }
         // Bytes that waited for their turn or for credit may hold a block.
-        self.begin();
-        self.shard.on_last_look(id, self.clock.now(), &mut self.out);
-        self.apply(id, Flow::Continue);
+        loop {
+            self.begin();
+            let has_more = self.shard.on_last_look(id, self.clock.now(), &mut self.out);
+            self.apply(id, Flow::Continue);
+            if !has_more {
+                break;
+            }
+        }
         self.tenants[id.slot()] = None;
         debug!(connection = id.0, why = close.code(), "connection closed");
         self.shard.on_gone(id, close);

@@ -177,10 +177,16 @@ impl Connection {
         session.acknowledge(ack);
     }
 
-    /// Judge what was received and not looked at, without waiting for anything.
-    pub fn on_last_look(&mut self, state: &mut ShardState, now: Now, out: &mut Output) {
+    /// Judge what was received and not looked at, without waiting for anything. Whether frames
+    /// are left that one step has no room for.
+    pub fn on_last_look(&mut self, state: &mut ShardState, now: Now, out: &mut Output) -> bool {
+        if !matches!(self.phase, Phase::Open(..)) {
+            return false;
+        }
         self.is_last_look = true;
+        self.has_more = false;
         self.process_stash(state, now, out);
+        self.has_more
     }
 
     /// Whether it has not been shown who we are.

@@ -317,15 +317,14 @@ impl Shard {
     }
 
     /// A connection is about to end: judge what it sent and nobody looked at. Only blocks and
-    /// shares come of it; nothing is sent any more.
-    pub fn on_last_look(&mut self, id: ConnectionId, now: Now, out: &mut Output) {
-        let Some(connection) = self.connections.get_mut(id.slot()).and_then(Option::as_mut) else {
-            return;
-        };
-        if connection.id == id {
-            connection.on_last_look(&mut self.state, now, out);
-            out.wire.clear();
-        }
+    /// shares come of it; nothing is sent any more. Called again while it says that frames are
+    /// left; each call takes some off the stash, which is bounded.
+    pub fn on_last_look(&mut self, id: ConnectionId, now: Now, out: &mut Output) -> bool {
+        let slot = self.connections.get_mut(id.slot()).and_then(Option::as_mut);
+        let Some(connection) = slot.filter(|connection| connection.id == id) else { return false };
+        let has_more = connection.on_last_look(&mut self.state, now, out);
+        out.wire.clear();
+        has_more
     }
 
     /// A turn begins.

@@ -1,0 +1,260 @@
+//! Faults: what may go wrong in one world, drawn from its seed, some of it switched off in each
+//! run; and plants, the lies that prove that a checker can fail.
+
+use std::fmt;
+
+use crate::chance::Chance;
+
+/// Microseconds of a second.
+pub const SECOND: u64 = 1_000_000;
+/// Microseconds of a millisecond.
+pub const MILLI: u64 = 1_000;
+
+/// A lie between a machine and the world. Each makes exactly one checker fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// No lie; the world is as calm as for a lie.
+    None,
+    /// A job without a verdict goes straight to a shard.
+    UnverifiedJob,
+    /// A restart keeps the epoch.
+    EpochReused,
+    /// Two updates of one shard's board change places.
+    BoardReordered,
+    /// The checker does not hear of a job that its miner was given.
+    JobUnheard,
+    /// A shard is told that shares are safe which the forwarder has not taken.
+    AckEarly,
+    /// A batch is delivered again with other share ids.
+    DeliveredAgain,
+    /// A batch is answered and never delivered.
+    BatchLost,
+    /// A shard is told of more ring slots than there are.
+    CreditTooHigh,
+    /// A block is lost between shard and control.
+    SolutionDropped,
+    /// A connection ends and its shard is not told.
+    SilentEnd,
+    /// A connection holds more bytes than it may.
+    Hoard,
+    /// The same sealed bytes go out twice.
+    CiphertextAgain,
+    /// Bytes behind a broken frame are taken for good ones.
+    BrokenTaken,
+    /// A second run of the seed throws one more die.
+    ExtraDie,
+    /// Boards ring no bell once the faults are over.
+    DeafShard,
+    /// No answer of the backend arrives once the faults are over.
+    DeafForwarder,
+    /// A record is changed on its way to the forwarder.
+    RecordAltered,
+    /// A core always says that it has done something.
+    RestlessCore,
+}
+
+/// What may go wrong, and how the world is laid out.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    pub shards: usize,
+    pub miners: usize,
+    /// Slots of the share ring, of the solution ring, of the forwarder's queue.
+    pub share_ring: usize,
+    pub solution_ring: usize,
+    pub queue: usize,
+    /// Most bytes that the net moves at once, up and down.
+    pub chunk_up: u64,
+    pub chunk_down: u64,
+    /// Microseconds of one hop in the net.
+    pub latency: (u64, u64),
+    pub nbits: u32,
+    /// Share difficulty is `2^-this`.
+    pub share_bits: u32,
+    /// Microseconds between two tips, two templates.
+    pub tip_every: u64,
+    pub template_every: u64,
+    /// Times the process ends, by a crash or in good order.
+    pub ends: u64,
+    /// Whether unjudged work may go out while the verifier is out of reach.
+    pub permits: bool,
+    pub resets: bool,
+    pub corrupts: bool,
+    pub silence: bool,
+    pub stalls: bool,
+    pub slow_cores: bool,
+    pub slow_verdicts: bool,
+    pub lost_verdicts: bool,
+    pub rejects: bool,
+    pub mismatched_verdicts: bool,
+    pub repeated_verdicts: bool,
+    pub needs_transactions: bool,
+    pub link_losses: bool,
+    pub policy_changes: bool,
+    pub tip_flips: bool,
+    pub disordered_templates: bool,
+    pub source_losses: bool,
+    pub backend_errors: bool,
+    pub lost_answers: bool,
+    pub slow_backend: bool,
+    pub deaf_nodes: bool,
+    pub orphaned_blocks: bool,
+    pub garbage: bool,
+    pub forgeries: bool,
+    pub floods: bool,
+    pub wild_miners: bool,
+}
+
+impl Faults {
+    /// Drawn from `chance`.
+    pub fn draw(chance: &mut Chance) -> Faults {
+        let mut is_on = || chance.one_in(2);
+        let mut faults = Faults {
+            shards: 1,
+            miners: 3,
+            share_ring: 0,
+            solution_ring: 0,
+            queue: 0,
+            chunk_up: 0,
+            chunk_down: 0,
+            latency: (0, 0),
+            nbits: 0,
+            share_bits: 0,
+            tip_every: 0,
+            template_every: 0,
+            ends: 0,
+            permits: false,
+            resets: is_on(),
+            corrupts: is_on(),
+            silence: is_on(),
+            stalls: is_on(),
+            slow_cores: is_on(),
+            slow_verdicts: is_on(),
+            lost_verdicts: is_on(),
+            rejects: is_on(),
+            mismatched_verdicts: is_on(),
+            repeated_verdicts: is_on(),
+            needs_transactions: is_on(),
+            link_losses: is_on(),
+            policy_changes: is_on(),
+            tip_flips: is_on(),
+            disordered_templates: is_on(),
+            source_losses: is_on(),
+            backend_errors: is_on(),
+            lost_answers: is_on(),
+            slow_backend: is_on(),
+            deaf_nodes: is_on(),
+            orphaned_blocks: is_on(),
+            garbage: is_on(),
+            forgeries: is_on(),
+            floods: is_on(),
+            wild_miners: is_on(),
+        };
+        faults.lay_out(chance);
+        faults
+    }
+
+    fn lay_out(&mut self, chance: &mut Chance) {
+        self.shards = chance.between(1, 3) as usize;
+        self.miners = chance.between(3, 7) as usize;
+        self.share_ring = chance.pick(&[1, 2, 3, 8, 64, 1_024]);
+        self.solution_ring = chance.pick(&[2, 8, 256]);
+        self.queue = chance.pick(&[4, 9, 32, 512, 4_096]);
+        self.chunk_up = chance.pick(&[9, 70, 300, 2_048, 2_048]);
+        self.chunk_down = chance.pick(&[9, 70, 300, 4_096, 65_536]);
+        let least = chance.between(50, 2_000);
+        self.latency = (least, least + chance.pick(&[0, 500, 20_000]));
+        let bits = [0x1f7f_ffff, 0x1f1f_ffff, 0x1f07_ffff, 0x2000_ffff, 0x200f_ffff];
+        self.nbits = chance.pick(&bits);
+        self.share_bits = chance.pick(&[25, 26, 26, 27]);
+        self.tip_every = chance.pick(&[3, 8, 20, 40]) * SECOND;
+        self.template_every = chance.pick(&[700, 2_000, 5_000]) * MILLI;
+        self.ends = chance.pick(&[0, 0, 1, 2, 3]);
+        self.permits = chance.one_in(8);
+    }
+
+    /// A world in which nothing goes wrong by itself, for plants.
+    pub fn calm(chance: &mut Chance) -> Faults {
+        let mut faults = Faults::draw(chance);
+        faults.switch_off();
+        faults.shards = 2;
+        faults.miners = 4;
+        faults.permits = false;
+        faults.share_ring = 8;
+        faults.solution_ring = 8;
+        faults.queue = 512;
+        faults.chunk_up = 300;
+        faults.chunk_down = 4_096;
+        faults.latency = (200, 700);
+        faults.nbits = 0x1f1f_ffff;
+        faults.share_bits = 26;
+        faults.tip_every = 8 * SECOND;
+        faults.template_every = 2 * SECOND;
+        faults
+    }
+
+    /// From now on nothing goes wrong.
+    pub fn switch_off(&mut self) {
+        self.ends = 0;
+        for fault in self.all_mut() {
+            *fault.1 = false;
+        }
+    }
+
+    fn all_mut(&mut self) -> [(&'static str, &mut bool); 25] {
+        [
+            ("resets", &mut self.resets),
+            ("corrupts", &mut self.corrupts),
+            ("silence", &mut self.silence),
+            ("stalls", &mut self.stalls),
+            ("slow-cores", &mut self.slow_cores),
+            ("slow-verdicts", &mut self.slow_verdicts),
+            ("lost-verdicts", &mut self.lost_verdicts),
+            ("rejects", &mut self.rejects),
+            ("mismatched-verdicts", &mut self.mismatched_verdicts),
+            ("repeated-verdicts", &mut self.repeated_verdicts),
+            ("needs-transactions", &mut self.needs_transactions),
+            ("link-losses", &mut self.link_losses),
+            ("policy-changes", &mut self.policy_changes),
+            ("tip-flips", &mut self.tip_flips),
+            ("disordered-templates", &mut self.disordered_templates),
+            ("source-losses", &mut self.source_losses),
+            ("backend-errors", &mut self.backend_errors),
+            ("lost-answers", &mut self.lost_answers),
+            ("slow-backend", &mut self.slow_backend),
+            ("deaf-nodes", &mut self.deaf_nodes),
+            ("orphaned-blocks", &mut self.orphaned_blocks),
+            ("garbage", &mut self.garbage),
+            ("forgeries", &mut self.forgeries),
+            ("floods", &mut self.floods),
+            ("wild-miners", &mut self.wild_miners),
+        ]
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "shards={} miners={} rings={}/{}/{} chunks={}/{} latency={:?} nbits={:08x} \
+             share-bits={} ends={} permits={}",
+            self.shards,
+            self.miners,
+            self.share_ring,
+            self.solution_ring,
+            self.queue,
+            self.chunk_up,
+            self.chunk_down,
+            self.latency,
+            self.nbits,
+            self.share_bits,
+            self.ends,
+            self.permits,
+        )?;
+        for (name, is_on) in self.clone().all_mut() {
+            if *is_on {
+                write!(f, " {name}")?;
+            }
+        }
+        Ok(())
+    }
+}

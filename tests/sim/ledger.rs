@@ -1,0 +1,168 @@
+//! The books: every accepted share from the shard that accepted it to the backend that credits it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gateway::machine::ShareRecord;
+use gateway::machine::output::Entry;
+
+use crate::checkers::{Checker, Rule, Wire};
+
+/// Names a record for ever: start, shard, sequence.
+type Key = (u64, usize, u64);
+
+/// Where a record is.
+struct Account {
+    share_id: u128,
+    wire: Wire,
+    sequence_number: u32,
+    work: u128,
+    is_taken: bool,
+    is_acknowledged: bool,
+    is_delivered: bool,
+    /// Whether the process died before it was delivered.
+    is_excused: bool,
+}
+
+/// All accepted shares of a world.
+#[derive(Default)]
+pub struct Ledger {
+    accounts: BTreeMap<Key, Account>,
+    by_share_id: BTreeMap<u128, Key>,
+    /// Of each connection: a share by the miner's own number.
+    by_number: BTreeMap<(Wire, u32), Key>,
+    /// Credited header hashes, with the share ids under which they were credited.
+    hashes: BTreeMap<[u8; 32], u128>,
+    taken: BTreeMap<(u64, usize), u64>,
+    /// Work acknowledged on each connection.
+    acknowledged: BTreeMap<Wire, u128>,
+    /// Blocks that were found, those that reached a node, and those a crash may have swallowed.
+    pub blocks: BTreeSet<[u8; 32]>,
+    pub submitted: BTreeSet<[u8; 32]>,
+    pub excused: BTreeSet<[u8; 32]>,
+    /// Blocks that are on disk.
+    pub stored: BTreeSet<[u8; 32]>,
+}
+
+impl Ledger {
+    pub fn on_block(&mut self, hash: [u8; 32]) {
+        self.blocks.insert(hash);
+    }
+
+    /// What was not delivered may be lost; what was not submitted may be, too.
+    pub fn on_crash(&mut self, generation: u64) {
+        for (key, account) in &mut self.accounts {
+            account.is_excused |= key.0 == generation && !account.is_delivered;
+        }
+        let lost = self.blocks.difference(&self.submitted);
+        self.excused.extend(lost.filter(|hash| !self.stored.contains(*hash)));
+    }
+
+    /// Blocks that no node has, no crash excuses, and that are not kept on disk for the next
+    /// start, as those are of which there were more at once than the gateway remembers.
+    pub fn blocks_missing(&self) -> usize {
+        let missing = self.blocks.difference(&self.submitted);
+        let lost = missing.filter(|hash| !self.excused.contains(*hash));
+        lost.filter(|hash| !self.stored.contains(*hash)).count()
+    }
+}
+
+impl Checker {
+    /// A shard accepted a share.
+    pub fn on_record(&mut self, shard: usize, wire: Wire, record: &ShareRecord) {
+        let key = (self.generation, shard, record.sequence);
+        let hash = record.share_hash.0;
+        let before = self.ledger.hashes.insert(hash, record.share_id);
+        self.hold(before.is_none(), Rule::C5Credit, || {
+            format!("share {} of wire {wire} was accepted before", record.share_hash)
+        });
+        if record.block_found {
+            self.ledger.on_block(hash);
+        }
+        let account = Account {
+            share_id: record.share_id,
+            wire,
+            sequence_number: record.sequence_number,
+            work: record.work().0,
+            is_taken: false,
+            is_acknowledged: false,
+            is_delivered: false,
+            is_excused: false,
+        };
+        self.ledger.accounts.insert(key, account);
+        self.ledger.by_share_id.insert(record.share_id, key);
+        self.ledger.by_number.insert((wire, record.sequence_number), key);
+    }
+
+    /// The forwarder took an entry from a shard's ring.
+    pub fn on_taken(&mut self, shard: usize, entry: &Entry) {
+        let Entry::Share(record) = entry else { return };
+        let last = self.ledger.taken.entry((self.generation, shard)).or_insert(0);
+        let is_next = record.sequence == *last + 1;
+        *last = record.sequence;
+        let account = self.ledger.accounts.get_mut(&(self.generation, shard, record.sequence));
+        let is_known = account.is_some_and(|account| {
+            account.is_taken = true;
+            account.share_id == record.share_id
+        });
+        self.hold(is_next && is_known, Rule::C6Settle, || {
+            format!("share {} of shard {shard} is not the next accepted one", record.sequence)
+        });
+    }
+
+    /// A miner was told that its share is accepted.
+    pub fn on_acknowledged(&mut self, wire: Wire, sequence_number: u32) {
+        let key = self.ledger.by_number.get(&(wire, sequence_number)).copied();
+        let Some(account) = key.and_then(|key| self.ledger.accounts.get_mut(&key)) else {
+            let what = format!("wire {wire}: share {sequence_number} was never accepted");
+            return self.fail(Rule::C4Ack, what);
+        };
+        let is_good = account.is_taken && !account.is_acknowledged;
+        account.is_acknowledged = true;
+        *self.ledger.acknowledged.entry(wire).or_insert(0) += account.work;
+        self.hold(is_good, Rule::C4Ack, || {
+            format!("wire {wire}: share {sequence_number} is acknowledged twice, or not yet safe")
+        });
+    }
+
+    /// A miner's sum of acknowledged whole difficulties on this connection.
+    pub fn on_sum(&mut self, wire: Wire, sum: u64) {
+        let work = self.ledger.acknowledged.get(&wire).copied().unwrap_or(0);
+        self.hold(u128::from(sum) == work >> 32, Rule::C4Ack, || {
+            format!("wire {wire}: the sum says {sum} difficulties, the records 2^-32 x {work}")
+        });
+    }
+
+    /// The backend is given a share. Whether it is credited now; not if it was credited before.
+    pub fn on_delivered(&mut self, share_id: u128, hash: [u8; 32]) -> bool {
+        let key = self.ledger.by_share_id.get(&share_id).copied();
+        let is_same = self.ledger.hashes.get(&hash) == Some(&share_id);
+        self.hold(is_same, Rule::C5Credit, || {
+            format!("hash {hash:02x?} comes to the backend under two share ids")
+        });
+        let Some(account) = key.and_then(|key| self.ledger.accounts.get_mut(&key)) else {
+            let what = format!("share {share_id:032x} was delivered and never accepted");
+            self.fail(Rule::C5Credit, what);
+            return false;
+        };
+        let is_new = !std::mem::replace(&mut account.is_delivered, true);
+        account.is_excused = false;
+        is_new
+    }
+
+    /// At the end: everything is settled.
+    pub fn check_settled(&mut self) {
+        let open: Vec<String> = self
+            .ledger
+            .accounts
+            .iter()
+            .filter(|(_, account)| !account.is_delivered && !account.is_excused)
+            .map(|(key, account)| {
+                format!("{key:?} share {} of wire {}", account.sequence_number, account.wire)
+            })
+            .take(3)
+            .collect();
+        self.hold(open.is_empty(), Rule::C6Settle, || format!("never delivered: {open:?}"));
+        let missing = self.ledger.blocks_missing();
+        self.hold(missing == 0, Rule::C8Block, || format!("{missing} blocks reached no node"));
+    }
+}

@@ -1,0 +1,583 @@
+//! The world: time that jumps from one agenda entry to the next, and everything that is in it.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::sync::Arc;
+
+use gateway::machine::forwarder::{Batch, Posted};
+use gateway::machine::solution::Block;
+use loadgen::miner::Step;
+use sv2::AuthorityKey;
+use work::contract::feed::NodeAccess;
+use work::contract::verifier::{FromVerifier, ToVerifier};
+use work::{BlockHash, Job, Mono, Now, Template, Tip, UnixTime};
+
+use crate::chance::Chance;
+use crate::checkers::{Checker, Rule, Wire};
+use crate::faults::{Faults, MILLI, Plant, SECOND};
+use crate::miners::Peer;
+use crate::net::{Pipe, State, Who};
+use crate::node::Node;
+use crate::peers::Verifier;
+use crate::process::{Fact, Process, SEEN_ROOM};
+use crate::trace::Trace;
+use crate::wild::Wild;
+
+/// Milliseconds since 1970 at which every world begins.
+const BEGIN_UNIX_MILLIS: u64 = 1_750_000_000_000;
+/// From the end of the faults: mining goes on, then it stops, then all must be settled.
+const CALM_MICROS: u64 = 15 * SECOND;
+const SETTLE_MICROS: u64 = 100 * SECOND;
+/// Longest time in which all connections end when the gateway stops, and in which it delivers.
+const DRAIN_MICROS: u64 = 3 * SECOND;
+const DELIVER_MICROS: u64 = 5 * SECOND;
+/// Events after which a world is said to run away.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// A core of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Core {
+    Shard(usize),
+    Control,
+    Forwarder,
+}
+
+/// Something that will happen. Those of the process carry the start that they belong to.
+pub enum Event {
+    Turn(u64, Core),
+    Up(Wire),
+    Down(Wire),
+    Miner(usize),
+    Connect(usize),
+    Wild(usize),
+    Unstall(Wire),
+    Mischief,
+    NewTip,
+    NewTemplate,
+    FullTemplate(Tip),
+    SourceBack,
+    Offer(u64, Arc<Template>),
+    Fact(u64, Fact),
+    LinkConnect(u64),
+    LinkTick(u64),
+    LinkServe(u64),
+    ToVerifier(u64, u64, Box<ToVerifier>),
+    FromVerifier(u64, u64, Box<FromVerifier>),
+    Post(u64, Arc<Batch>),
+    Posted(u64, u64, Posted),
+    Submit(u64, NodeAccess, Block),
+    Crash,
+    Drain,
+    Drained(u64, Mono),
+    Start,
+    Calm,
+    Quiet,
+}
+
+struct Due {
+    at: Mono,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    /// The earliest is the greatest, as the heap wants it.
+    fn cmp(&self, other: &Due) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// When a core is to run next.
+#[derive(Default)]
+pub struct Wake {
+    pub at: Option<Mono>,
+    /// Turns in a row after which it wanted another at once.
+    pub restless: u64,
+    pub slow_until: Mono,
+}
+
+/// What a world saw, for the summary.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    pub steps: u64,
+    pub hashes: u64,
+    pub shares: u64,
+    pub refused: u64,
+    pub blocks: u64,
+    pub tips: u64,
+    pub publications: u64,
+    pub connections: u64,
+    pub starts: u64,
+    pub mischief: u64,
+}
+
+impl Stats {
+    /// Add another world's.
+    pub fn add(&mut self, other: &Stats) {
+        self.steps += other.steps;
+        self.hashes += other.hashes;
+        self.shares += other.shares;
+        self.refused += other.refused;
+        self.blocks += other.blocks;
+        self.tips += other.tips;
+        self.publications += other.publications;
+        self.connections += other.connections;
+        self.starts += other.starts;
+        self.mischief += other.mischief;
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} steps, {} hashes, {} shares accepted, {} refused, {} blocks, {} tips, {} jobs \
+             published, {} connections, {} starts, {} strokes of mischief",
+            self.steps,
+            self.hashes,
+            self.shares,
+            self.refused,
+            self.blocks,
+            self.tips,
+            self.publications,
+            self.connections,
+            self.starts,
+            self.mischief,
+        )
+    }
+}
+
+/// What a run of a world came to.
+pub struct Outcome {
+    pub violations: Vec<(Rule, String)>,
+    pub trace_hash: [u8; 32],
+    pub stats: Stats,
+    pub faults: String,
+}
+
+/// A whole world.
+pub struct World {
+    now: Mono,
+    agenda: BinaryHeap<Due>,
+    order: u64,
+    pub chance: Chance,
+    pub faults: Faults,
+    pub plant: Option<Plant>,
+    pub has_planted: bool,
+    /// The faults are over; and mining is.
+    pub is_calm: bool,
+    pub is_quiet: bool,
+    pub is_draining: bool,
+    pub trace: Trace,
+    pub checker: Checker,
+    pub stats: Stats,
+    pub authority: AuthorityKey,
+    /// Counts starts of the process; its epoch, unless that is planted.
+    pub generation: u64,
+    pub process: Option<Process>,
+    pub wakes: BTreeMap<Core, Wake>,
+    pub pipes: Vec<Pipe>,
+    pub peers: Vec<Peer>,
+    pub wild: Vec<Wild>,
+    pub node: Node,
+    pub verifier: Verifier,
+    pub is_source_up: bool,
+    /// Counts losses of the source, so that what was sent before one is known.
+    pub source_losses: u64,
+    pub disk: BTreeMap<BlockHash, Arc<[u8]>>,
+    pub disk_nodes: Vec<NodeAccess>,
+    pub last_proposed: Option<Arc<Job>>,
+    /// When control was told that its source is gone.
+    pub source_lost_at: Option<Mono>,
+}
+
+impl World {
+    /// A world as `seed` makes it; a planted one has no faults of its own.
+    pub fn new(seed: u64, plant: Option<Plant>, is_printed: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let faults = match plant {
+            None => Faults::draw(&mut chance),
+            Some(_) => Faults::calm(&mut chance),
+        };
+        if plant == Some(Plant::ExtraDie) {
+            chance.number();
+        }
+        let now = Now { mono: Mono(0), unix: UnixTime(BEGIN_UNIX_MILLIS) };
+        let authority = AuthorityKey::from_secret_bytes([7; 32]).unwrap();
+        let node = Node::new(faults.nbits, now, &mut chance);
+        let share_bits = faults.share_bits;
+        let mut world = World {
+            now: Mono(0),
+            agenda: BinaryHeap::new(),
+            order: 0,
+            chance,
+            faults,
+            plant,
+            has_planted: false,
+            is_calm: false,
+            is_quiet: false,
+            is_draining: false,
+            trace: Trace::new(is_printed),
+            checker: Checker::new(SEEN_ROOM, share_bits),
+            stats: Stats::default(),
+            authority,
+            generation: 0,
+            process: None,
+            wakes: BTreeMap::new(),
+            pipes: Vec::new(),
+            peers: Vec::new(),
+            wild: Vec::new(),
+            node,
+            verifier: Verifier::default(),
+            is_source_up: true,
+            source_losses: 0,
+            disk: BTreeMap::new(),
+            disk_nodes: Vec::new(),
+            last_proposed: None,
+            source_lost_at: None,
+        };
+        world.begin_life();
+        world
+    }
+
+    fn begin_life(&mut self) {
+        let now = self.now();
+        self.trace.note(now.mono, format_args!("faults: {}", self.faults));
+        self.start();
+        self.on_full_template(None);
+        for number in 0..self.faults.miners {
+            let peer = self.new_peer(number);
+            self.peers.push(peer);
+            let after = self.chance.below(3 * SECOND);
+            self.after(after, Event::Connect(number));
+            self.after(after, Event::Miner(number));
+        }
+        if self.faults.wild_miners {
+            for number in 0..2 {
+                self.wild.push(Wild::new(self.chance.number()));
+                self.after(SECOND, Event::Wild(number));
+            }
+        }
+        let end = self.chance.between(40, 80) * SECOND;
+        for _ in 0..self.faults.ends {
+            let at = self.chance.below(end);
+            let is_crash = self.chance.below(3) > 0;
+            self.after(at, if is_crash { Event::Crash } else { Event::Drain });
+        }
+        if self.plant == Some(Plant::EpochReused) {
+            self.after(20 * SECOND, Event::Crash);
+        }
+        self.after(self.faults.tip_every, Event::NewTip);
+        self.after(self.faults.template_every, Event::NewTemplate);
+        self.after(SECOND, Event::Mischief);
+        self.after(end, Event::Calm);
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        Now { mono: self.now, unix: UnixTime(BEGIN_UNIX_MILLIS + self.now.0 / MILLI) }
+    }
+
+    /// `event` happens in `micros`.
+    pub fn after(&mut self, micros: u64, event: Event) {
+        self.order += 1;
+        self.agenda.push(Due { at: Mono(self.now.0 + micros), order: self.order, event });
+    }
+
+    /// A core is to run in `micros` at the latest.
+    pub fn wake(&mut self, core: Core, micros: u64) {
+        let at = Mono(self.now.0.saturating_add(micros));
+        let wake = self.wakes.entry(core).or_default();
+        let at = at.max(wake.slow_until);
+        if at.0 < u64::MAX / 2 && wake.at.is_none_or(|before| at < before) {
+            wake.at = Some(at);
+            let generation = self.generation;
+            self.after(at.micros_since(self.now), Event::Turn(generation, core));
+        }
+    }
+
+    pub fn wake_of(&mut self, core: Core) -> &mut Wake {
+        self.wakes.entry(core).or_default()
+    }
+
+    /// Whether this lie is to be told now.
+    pub fn may_plant(&self, plant: Plant) -> bool {
+        self.plant == Some(plant) && !self.has_planted
+    }
+
+    /// Run to the end, or to the first violation.
+    pub fn run(mut self) -> Outcome {
+        let mut end = None;
+        while let Some(due) = self.agenda.pop() {
+            if end.is_some_and(|end| due.at >= end) {
+                break;
+            }
+            self.now = due.at;
+            self.stats.steps += 1;
+            if matches!(due.event, Event::Quiet) {
+                end = Some(Mono(self.now.0 + SETTLE_MICROS));
+            }
+            self.happen(due.event);
+            let is_runaway = self.stats.steps > STEPS_MAX;
+            self.checker.hold(!is_runaway, Rule::C15Rest, || "the world runs away".into());
+            if !self.checker.violations.is_empty() {
+                break;
+            }
+        }
+        if self.checker.violations.is_empty() {
+            self.check_end();
+        }
+        let at = self.now;
+        for (rule, what) in &self.checker.violations {
+            self.trace.note(at, format_args!("VIOLATION {rule:?}: {what}"));
+        }
+        self.stats.connections = self.pipes.len() as u64;
+        Outcome {
+            violations: self.checker.violations,
+            trace_hash: self.trace.hash(),
+            stats: self.stats,
+            faults: self.faults.to_string(),
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let of_process = match &event {
+            Event::Turn(generation, _)
+            | Event::Fact(generation, _)
+            | Event::LinkConnect(generation)
+            | Event::LinkTick(generation)
+            | Event::LinkServe(generation)
+            | Event::ToVerifier(generation, ..)
+            | Event::FromVerifier(generation, ..)
+            | Event::Posted(generation, ..)
+            | Event::Drained(generation, _) => Some(*generation),
+            _ => None,
+        };
+        if of_process.is_some_and(|generation| generation != self.generation) {
+            return;
+        }
+        match event {
+            Event::Turn(_, core) => {
+                let now = self.now;
+                if self.wake_of(core).at == Some(now) {
+                    self.wake_of(core).at = None;
+                    self.turn(core);
+                }
+            }
+            Event::Up(wire) => self.on_up(wire),
+            Event::Down(wire) => self.on_down(wire),
+            Event::Miner(number) => self.on_miner_tick(number),
+            Event::Connect(number) => self.on_connect(number),
+            Event::Wild(number) => self.on_wild(number),
+            Event::Unstall(wire) => {
+                self.pipes[wire].is_stalled = false;
+                self.move_down(wire);
+            }
+            Event::Mischief => self.mischief(),
+            Event::NewTip => self.on_new_tip(),
+            Event::NewTemplate => self.on_new_template(),
+            Event::FullTemplate(tip) => self.on_full_template(Some(tip)),
+            Event::SourceBack => self.on_source_back(),
+            Event::Offer(losses, template) => self.on_offer(losses, template),
+            Event::Fact(_, fact) => self.on_fact_due(fact),
+            Event::LinkConnect(_) => self.on_link_connect(),
+            Event::LinkTick(_) => self.on_link_tick(),
+            Event::LinkServe(_) => self.on_link_serve(),
+            Event::ToVerifier(_, connection, line) => self.on_to_verifier(connection, *line),
+            Event::FromVerifier(_, connection, line) => self.on_from_verifier(connection, *line),
+            Event::Post(generation, batch) => self.on_post(generation, &batch),
+            Event::Posted(_, number, posted) => {
+                if let Some(process) = &mut self.process {
+                    process.forwarder.answers.push_back((number, posted));
+                    self.wake(Core::Forwarder, 5);
+                }
+            }
+            Event::Submit(generation, node, block) => {
+                if generation == self.generation {
+                    self.on_submit(node, &block);
+                }
+            }
+            Event::Crash => self.crash(),
+            Event::Drain => self.drain(),
+            Event::Drained(_, since) => self.on_drained(since),
+            Event::Start => self.start(),
+            Event::Calm => self.on_calm(),
+            Event::Quiet => self.is_quiet = true,
+        }
+    }
+
+    fn on_new_tip(&mut self) {
+        if self.is_quiet {
+            return;
+        }
+        let now = self.now();
+        if self.faults.tip_flips && self.chance.one_in(2) {
+            self.node.flip();
+        } else {
+            let prev_hash = BlockHash(self.chance.bytes32());
+            self.node.extend(now, prev_hash);
+        }
+        self.announce_tip();
+        let quick = self.faults.tip_flips && self.chance.one_in(3);
+        let after = if quick { self.chance.below(200 * MILLI) } else { self.faults.tip_every };
+        self.after(after, Event::NewTip);
+    }
+
+    fn on_new_template(&mut self) {
+        if self.is_quiet {
+            return;
+        }
+        self.on_full_template(None);
+        self.after(self.faults.template_every, Event::NewTemplate);
+    }
+
+    /// The process starts, with the next epoch and the blocks that are on disk.
+    pub fn start(&mut self) {
+        if self.process.is_some() {
+            return;
+        }
+        let now = self.now();
+        self.generation += 1;
+        self.stats.starts += 1;
+        let epoch = if self.plant == Some(Plant::EpochReused) { 1 } else { self.generation };
+        let stored = self
+            .disk
+            .iter()
+            .map(|(hash, bytes)| Block::Stored { hash: *hash, bytes: Arc::clone(bytes) });
+        let stored: Vec<Block> = stored.collect();
+        self.trace.note(now.mono, format_args!("start {epoch}, {} blocks stored", stored.len()));
+        let process = Process::start(
+            now,
+            epoch as u16,
+            &self.faults,
+            &self.authority,
+            self.disk_nodes.clone(),
+            stored,
+            &mut self.chance,
+        );
+        self.process = Some(process);
+        self.wakes.clear();
+        self.source_lost_at = None;
+        self.checker.on_start(self.generation, self.faults.shards);
+        self.after(MILLI, Event::LinkConnect(self.generation));
+        self.after(2 * MILLI, Event::SourceBack);
+        self.wake(Core::Control, 5);
+    }
+
+    /// The process is asked to stop: shards end their connections, then shares are delivered.
+    fn drain(&mut self) {
+        let now = self.now();
+        if self.process.is_none() || self.is_draining {
+            return;
+        }
+        self.is_draining = true;
+        self.trace.note(now.mono, format_args!("drain"));
+        for shard in 0..self.faults.shards {
+            self.wake(Core::Shard(shard), 5);
+        }
+        self.after(100 * MILLI, Event::Drained(self.generation, now.mono));
+    }
+
+    /// Whether the process has stopped, as it was asked to at `since`.
+    fn on_drained(&mut self, since: Mono) {
+        let Some(process) = &self.process else { return };
+        let micros = self.now.micros_since(since);
+        let live: usize = process.shards.iter().map(|shard| shard.shard.live()).sum();
+        let is_handed_over = process.shards.iter().all(|shard| {
+            shard.entries.is_empty() && shard.solutions.is_empty() && shard.board.is_empty()
+        });
+        let left = process.forwarder.forwarder.unsettled();
+        self.checker.hold(live == 0 || micros < DRAIN_MICROS, Rule::C9Close, || {
+            format!("{live} connections live {micros} us after the gateway was told to stop")
+        });
+        if (live == 0 && is_handed_over && left == 0) || micros >= DELIVER_MICROS {
+            return self.crash();
+        }
+        self.after(100 * MILLI, Event::Drained(self.generation, since));
+    }
+
+    /// The process dies.
+    fn crash(&mut self) {
+        if self.process.take().is_none() {
+            return;
+        }
+        self.is_draining = false;
+        let now = self.now();
+        self.trace.note(now.mono, format_args!("crash"));
+        self.checker.on_crash();
+        for wire in 0..self.pipes.len() {
+            self.hang_up(wire);
+        }
+        let after = self.chance.between(50, 5_000) * MILLI;
+        self.after(after, Event::Start);
+    }
+
+    fn on_calm(&mut self) {
+        let now = self.now();
+        self.trace.note(now.mono, format_args!("the faults are over"));
+        self.is_calm = true;
+        self.faults.switch_off();
+        self.verifier.mute_until = 0;
+        for wake in self.wakes.values_mut() {
+            wake.slow_until = Mono(0);
+        }
+        self.end_of_silence();
+        for wire in 0..self.pipes.len() {
+            if matches!(self.pipes[wire].who, Who::Wild(_)) && self.pipes[wire].state != State::Gone
+            {
+                self.reset(wire);
+            }
+        }
+        self.start();
+        self.on_source_back();
+        self.after(CALM_MICROS, Event::Quiet);
+    }
+
+    /// C13: everybody is on the newest work, and everything is settled.
+    fn check_end(&mut self) {
+        let mut faults: Vec<String> = Vec::new();
+        for (number, peer) in self.peers.iter().enumerate() {
+            let wire = peer.wire.and_then(|wire| self.checker.wires.get(&wire));
+            let job = wire.and_then(|view| view.jobs.get(&view.newest_job?));
+            let work = job.map(|job| &self.checker.publications[job.publication].propose);
+            let has_newest = work.is_some_and(|work| self.is_newest(work));
+            if peer.miner.step() != Step::Mining || !has_newest {
+                let has = work.map(|work| work.template_id.0);
+                let newest = self.node.newest().map(|template| template.id.0);
+                let step = peer.miner.step();
+                faults.push(format!("miner {number} is {step}, on {has:?}, not on {newest:?}"));
+            }
+            if peer.miner.report().outstanding > 0 {
+                let left = peer.miner.report().outstanding;
+                faults.push(format!("miner {number} has {left} shares without an answer"));
+            }
+        }
+        match &self.process {
+            None => faults.push("the process is down".into()),
+            Some(process) => {
+                let (shares, blocks) =
+                    (process.forwarder.forwarder.unsettled(), process.control.submissions.open());
+                if shares + blocks > 0 {
+                    faults.push(format!("{shares} shares and {blocks} blocks are not settled"));
+                }
+            }
+        }
+        self.checker.hold(faults.is_empty(), Rule::C13Liveness, || faults.join("; "));
+        self.checker.check_settled();
+    }
+}
