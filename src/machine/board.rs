@@ -26,6 +26,8 @@ pub enum BoardUpdate {
     },
     /// A newer tip is known whose work is not verified yet: shares are marked.
     Hold,
+    /// The chain is back on the tip whose work is out: go on with it.
+    Resume,
     /// The hold is over without verified work: end all channels.
     Expire,
 }

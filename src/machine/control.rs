@@ -434,6 +434,14 @@ impl Control {
         self.counters.add(counter::TIPS, 1);
         self.counters.set(counter::READY, 0);
         self.note(Note::TipSeen { prev_hash, height: template.height });
+        if self.published.is_some_and(|(_, published)| published == key) {
+            // The chain flipped back before there was work for the other side.
+            self.switching = None;
+            self.counters.set(counter::HOLD, 0);
+            self.counters.set(counter::READY, 1);
+            self.actions.push_back(Action::Board(BoardUpdate::Resume));
+            return ProposeReason::NewTip;
+        }
         self.switching = Some(Switching { late: false, expired: self.published.is_none() });
         if self.published.is_some() {
             self.counters.set(counter::HOLD, 1);

@@ -359,6 +359,10 @@ impl Shard {
                 self.fan_out = 0;
             }
             BoardUpdate::Hold => self.state.board.hold = true,
+            BoardUpdate::Resume => {
+                self.state.board.hold = false;
+                self.fan_out = 0;
+            }
             BoardUpdate::Expire => {
                 self.state.board.expire();
                 self.end_all(Reason::PrevhashSwitchTimeout.into());

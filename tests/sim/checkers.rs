@@ -14,7 +14,7 @@ use gateway::reason::{Close, CloseCause, Reason};
 use loadgen::miner::{MinerError, MinerEvent};
 use work::contract::bytes::HexBytes;
 use work::contract::verifier::{ProposeReason, ProposedCoinbase, TemplatePropose, Totals};
-use work::{Decision, Job, Now, TemplateId, Verdict};
+use work::{BlockHash, Decision, Job, Now, TemplateId, Verdict};
 
 use crate::ledger::Ledger;
 use crate::reference;
@@ -256,6 +256,14 @@ impl Checker {
         self.publications.len() - 1
     }
 
+    /// Control goes on with what is out, because the chain is back on its tip.
+    pub fn on_resume(&mut self, tip: Option<BlockHash>) {
+        let out = self.publications.last().map(|publication| publication.propose.prev_hash);
+        self.hold(out.is_some() && out == tip, Rule::C3Order, || {
+            format!("the hold ends on tip {tip:?} while work on {out:?} is out")
+        });
+    }
+
     /// A shard takes an update of its board.
     pub fn on_board(
         &mut self,
@@ -281,6 +289,7 @@ impl Checker {
             // Work that control never gave out is found out at the miner.
             (BoardUpdate::Publish { .. }, None) => self.boards[shard].is_held = false,
             (BoardUpdate::Hold, _) => self.boards[shard].is_held = true,
+            (BoardUpdate::Resume, _) => self.boards[shard].is_held = false,
             (BoardUpdate::Expire, _) => (),
         }
     }

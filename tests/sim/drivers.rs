@@ -498,6 +498,10 @@ impl World {
                 let is_permitted = self.faults.permits && !process.control.control.is_verifier_up();
                 Some(self.checker.on_publish(job, is_permitted))
             }
+            BoardUpdate::Resume => {
+                self.checker.on_resume(self.noted_tip);
+                None
+            }
             BoardUpdate::Hold | BoardUpdate::Expire => None,
         };
         if matches!(update, BoardUpdate::Publish { .. }) {
@@ -525,6 +529,7 @@ impl World {
         match note {
             Note::TipSeen { prev_hash, .. } => {
                 self.stats.tips += 1;
+                self.noted_tip = Some(*prev_hash);
                 self.trace.note(now.mono, format_args!("tip {prev_hash}"));
             }
             Note::Judged { verdict, .. } => {

@@ -91,8 +91,10 @@ impl Node {
         template
     }
 
-    /// The source begins anew; its numbers begin lower than they were.
+    /// The source begins anew; its numbers begin lower than they were, and what it offered before
+    /// gets a new one.
     pub fn restart_numbers(&mut self) {
+        self.newest = None;
         self.next_template = 1 + self.next_template / 2;
     }
 

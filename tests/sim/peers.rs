@@ -228,9 +228,10 @@ impl World {
     pub fn on_source_back(&mut self) {
         self.is_source_up = true;
         self.tell_control(FACT_MICROS, Fact::SourceConnected(nodes()));
-        if let Some(template) = self.node.newest() {
-            self.tell_control(FACT_MICROS + 1, Fact::Template(template));
-        }
+        let now = self.now();
+        let newest = self.node.newest();
+        let template = newest.unwrap_or_else(|| self.node.template(now, true, &mut self.chance));
+        self.tell_control(FACT_MICROS + 1, Fact::Template(template));
     }
 
     /// A template goes to control: late, twice or out of order if that is a fault of this world.

@@ -202,6 +202,8 @@ pub struct World {
     pub disk: BTreeMap<BlockHash, Arc<[u8]>>,
     pub disk_nodes: Vec<NodeAccess>,
     pub last_proposed: Option<Arc<Job>>,
+    /// Tip that control noted last.
+    pub noted_tip: Option<BlockHash>,
     /// When control was told that its source is gone.
     pub source_lost_at: Option<Mono>,
 }
@@ -249,6 +251,7 @@ impl World {
             disk: BTreeMap::new(),
             disk_nodes: Vec::new(),
             last_proposed: None,
+            noted_tip: None,
             source_lost_at: None,
         };
         world.begin_life();
