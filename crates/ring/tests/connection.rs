@@ -255,7 +255,7 @@ fn dropping_the_ring_closes_everything_in_bounded_time() {
     let held = ring.next_event();
     let start = Instant::now();
     drop(ring);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(20));
     drop(held); // A buffer that outlived its ring is still memory of ours.
     for mut client in clients {
         let mut bytes = Vec::new();

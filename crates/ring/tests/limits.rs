@@ -62,7 +62,7 @@ fn a_new_deadline_replaces_the_old_one() {
     let start = Instant::now();
     ring.set_deadline(Duration::from_millis(10));
     drive(&mut ring, |_, event| matches!(event, Event::Deadline));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(20));
     // Sooner to later: the near one must not fire, also if it has expired unseen.
     ring.set_deadline(Duration::from_micros(1));
     ring.submit().unwrap();

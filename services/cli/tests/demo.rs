@@ -161,7 +161,7 @@ fn stops_in_order_on_sigterm() {
     signal(&child, "-TERM");
     let began = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(20));
     assert!(pids.iter().all(|pid| !lives(*pid)));
     for program in PROGRAMS {
         assert!(stage.log(program).contains("was asked to stop"), "{program}");
@@ -186,7 +186,7 @@ fn deaf_programs_do_not_hold_the_end_up() {
     signal(&child, "-INT");
     let began = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(pids.iter().all(|pid| !lives(*pid)));
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();

@@ -22,7 +22,7 @@ use crate::rpc::{Answer, RpcClient, RpcError};
 /// the node lives, and its time follows the clock.
 const REFRESH: Duration = Duration::from_secs(10);
 /// After ZMQ has failed it is tried again this much later.
-const LISTEN_AGAIN: Duration = Duration::from_secs(10);
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Attempts to find the tip at rest while blocks follow one another.
 const TIP_ATTEMPTS: usize = 3;
 
