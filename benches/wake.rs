@@ -1,5 +1,6 @@
-//! Does a core that sleeps on its bell always wake? Two ways to sleep, side by side: awaiting the
-//! eventfd through glommio, and poll(2) on it as the gateway's cores do.
+//! Does a core that sleeps on its bell always wake? Three ways to sleep, side by side: awaiting the
+//! eventfd through glommio, with a preempt timer of a millisecond and with none to speak of, and
+//! poll(2) on the eventfd as the gateway's cores do.
 //!
 //! A foreign thread rings every few microseconds. A round is lost when the sleeper still sleeps
 //! half a second after the last bell. It reports, and never fails.
@@ -15,6 +16,9 @@ use rg_ring::{Bell, adopt};
 
 /// Bells of one round.
 const BELLS: u64 = 200_000;
+/// Preempt timers of the executor.
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_secs(24 * 3_600);
 /// Rounds of each way.
 const ROUNDS: usize = 3;
 /// Silence after which a round counts as lost.
@@ -26,14 +30,13 @@ struct Round {
     is_lost: bool,
 }
 
-fn round(is_awaited: bool) -> Round {
+fn round(is_awaited: bool, preempt: Duration) -> Round {
     let bell = Bell::new().unwrap();
     let (rung, seen, sleeps) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
     let sleeper = {
         let (bell, rung) = (bell.clone(), Arc::clone(&rung));
         let (seen, sleeps) = (Arc::clone(&seen), Arc::clone(&sleeps));
-        let executor =
-            LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(Duration::from_millis(1));
+        let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(preempt);
         executor.spawn(move || sleep_and_count(bell, rung, seen, sleeps, is_awaited)).unwrap()
     };
     for number in 1..=BELLS {
@@ -86,10 +89,15 @@ async fn sleep_and_count(
 }
 
 fn main() {
-    println!("{BELLS} bells a round, {ROUNDS} rounds each, A B A B");
+    println!("{BELLS} bells a round, {ROUNDS} rounds each, A B C A B C");
     for number in 1..=ROUNDS {
-        for (name, is_awaited) in [("glommio read_at", true), ("poll(2)", false)] {
-            let Round { sleeps, is_lost } = round(is_awaited);
+        let ways = [
+            ("read_at, 1 ms", true, SHORT),
+            ("read_at, a day", true, LONG),
+            ("poll(2), a day", false, LONG),
+        ];
+        for (name, is_awaited, preempt) in ways {
+            let Round { sleeps, is_lost } = round(is_awaited, preempt);
             let end = if is_lost { "LOST: sleeps for ever" } else { "woke for the last bell" };
             println!("round {number}  {name:<16} slept {sleeps:>7} times, {end}");
         }

@@ -34,14 +34,20 @@ fn submits(stack: &Stack, result: &str) -> f64 {
     stack.gateway.metric(&format!("block_submits_total{{result=\"{result}\"}}"))
 }
 
+/// No share was refused but stale ones; judged shares by reason.
+fn assert_only_stale_refused(stack: &Stack) -> BTreeMap<String, u64> {
+    let reasons = stack.share_reasons();
+    let refused = reasons.keys().find(|code| *code != "ok" && !STALE.contains(&code.as_str()));
+    assert_eq!(refused, None, "{reasons:?}");
+    reasons
+}
+
 /// No share was refused but stale ones, both sides agree on that, and the backend has all others.
 fn assert_books_balance(stack: &Stack, device: &Device) {
     wait_until("the backend's book", stack::PATIENCE, || {
         stack.backend_shares() == stack.accepted()
     });
-    let reasons: BTreeMap<String, u64> = stack.share_reasons();
-    let refused = reasons.keys().find(|code| *code != "ok" && !STALE.contains(&code.as_str()));
-    assert_eq!(refused, None, "{reasons:?}");
+    let reasons = assert_only_stale_refused(stack);
     assert!(device.errors().iter().all(|code| code == "stale-share"), "{:?}", device.errors());
     assert_eq!(stack.backend_status()["duplicates"], json!(0));
     assert_eq!(submits(stack, "rejected"), 0.0);
@@ -145,7 +151,11 @@ fn two_hundred_shares_on_signet() {
     device.mine(
         "shares and tips",
         || node.height(),
-        || (stack.accepted() >= 200 && node.height() >= start + 3).then_some(()),
+        || {
+            // At once, so that the reason is told and not a test that takes too long.
+            assert_only_stale_refused(&stack);
+            (stack.accepted() >= 200 && node.height() >= start + 3).then_some(())
+        },
     );
     let tips = node.height() - start;
     wait_until("the node's answers", stack::PATIENCE, || {

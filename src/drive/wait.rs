@@ -1,9 +1,9 @@
 //! Sleeping on a bell.
 //!
 //! Each executor of the gateway runs one task, so the task itself sleeps in the kernel: a shard in
-//! its ring, control and the forwarder in poll(2) on their bell's eventfd. Awaiting the eventfd
-//! through glommio 0.9 loses a wake-up once in some 100 000 (docs/decisions.md), and a core that
-//! sleeps through its bell stops its miners.
+//! its ring, control and the forwarder in poll(2) on their bell's eventfd: one ring less on the way
+//! than an await of the eventfd through glommio, and nothing of its scheduling in between
+//! (docs/decisions.md).
 
 use std::time::Duration;
 
