@@ -106,11 +106,6 @@ impl Channel {
         self.tally.count > 0
     }
 
-    /// Hashes it remembers.
-    pub fn seen_len(&self) -> usize {
-        self.seen.len()
-    }
-
     /// Give it the newest job; on a new tip as a future job that the tip then names (I6).
     /// Returns whether a tip was given.
     ///
