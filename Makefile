@@ -16,7 +16,8 @@ SOAK_SECONDS ?= 3600
 MINERS ?= 24
 DEMO ?=
 
-.PHONY: help build run test prepare lint format licences sim bench fuzz soak docs
+.PHONY: help build run test prepare lint format licences sim bench fuzz docs
+.PHONY: soak soak-demo soak-translator
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,10 +31,11 @@ run: build ## the demo: all programs, a simulated chain, hashing miners (q stops
 test: prepare ## every test, with a real node and a foreign miner
 	cargo test --workspace
 
-prepare: ## what the tests need beside Rust: system packages, a Bitcoin node, a reference miner
+prepare: ## what the tests need beside Rust: system packages, a Bitcoin node, reference programs
 	scripts/debian-packages.sh
 	scripts/get-node.sh
 	scripts/mining-device.sh
+	scripts/translator.sh
 
 lint: format licences ## formatting, clippy, licences
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -53,8 +55,17 @@ bench: ## benchmarks; each prints what it measured
 fuzz: ## every fuzz target for TIME=60 seconds
 	scripts/cargo-fuzz.sh $(TIME) $(FUZZ_TARGETS)
 
-soak: build ## the demo for SOAK_SECONDS=3600; fails if it was not healthy
+soak: build ## the demo and the translator for SOAK_SECONDS=3600; fails if one was not healthy
+	scripts/translator.sh
+	cargo build --workspace
+	cargo test --test translator --no-run
+	$(MAKE) --jobs=2 soak-demo soak-translator
+
+soak-demo:
 	target/release/reservegrid demo --screen plain --miners $(MINERS) --duration $(SOAK_SECONDS) $(DEMO)
+
+soak-translator:
+	TRANSLATOR_SECONDS=$(SOAK_SECONDS) cargo test --test translator -- --nocapture
 
 docs: ## the API pages of our own crates, into target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items

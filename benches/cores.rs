@@ -60,6 +60,8 @@ fn record() -> Entry {
         version: 0x2000_0000,
         ntime: UNIX_SECONDS,
         nonce: 1,
+        rolled: gateway::machine::output::Rolled::default(),
+        worker: 0,
         coinbase_value: 312_500_000,
         fees: 0,
         difficulty: Difficulty::ONE,
@@ -219,6 +221,7 @@ fn full_job(id: u64, transactions: &Arc<[Arc<Transaction>]>) -> Arc<Job> {
         witness_commitment: [0x6a; 38],
         transactions: Arc::clone(transactions),
         merkle_path: merkle_path(transactions),
+        rules: None,
     };
     let payouts = [Payout { script_pubkey: vec![0x51; 22], share: 1 }];
     Arc::new(Job::new(Arc::new(template), &payouts, b"", EXTRANONCE_BYTES).unwrap())

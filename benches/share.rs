@@ -45,7 +45,7 @@ fn tip() -> Tip {
 fn terms() -> Terms {
     Terms {
         version: 0x2000_0000,
-        version_rolling: true,
+        version_mask: work::share::VERSION_ROLLING_MASK,
         ntime_min: UNIX_SECONDS,
         ntime_max: UNIX_SECONDS + 600,
         target: Target::MAX,

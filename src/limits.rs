@@ -59,6 +59,16 @@ pub const TIPS_KEPT: u64 = 3;
 /// of silence.
 pub const JOB_REFRESH_MILLIS: u64 = 45_000;
 
+/// Fresh jobs behind a SetTarget whose numbers one connection remembers; a further one waits until
+/// the work under the oldest is forgotten.
+pub const FRESH_JOBS_REMEMBERED: usize = 8;
+
+/// Bytes of a worker's name by extension 0x0002.
+pub const WORKER_ID_BYTES_MAX: usize = 32;
+
+/// Bytes of the extranonce that a miner may roll.
+pub const ROLLED_BYTES_MAX: usize = 16;
+
 /// Target changes that a channel remembers beside its current target.
 pub const TARGETS_PER_CHANNEL: usize = 4;
 
@@ -154,6 +164,44 @@ pub const RETRY_MAX_MILLIS: u64 = 30_000;
 
 /// Bytes of a backend's answer that are read.
 pub const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Multiple of a channel's goal at which its bucket of shares refills (D50).
+pub const SHARE_RATE_FACTOR: u32 = 10;
+
+/// Minutes of a channel's goal that its bucket of shares holds.
+///
+/// With the refill of one job's life this stays below the room for the hashes of a job.
+pub const SHARE_BURST_MINUTES: f64 = 10.0;
+
+/// Fewest shares that a channel's bucket holds.
+pub const SHARE_BURST_MIN: u32 = 64;
+
+/// Most shares that a channel's bucket holds.
+pub const SHARE_BURST_MAX: u32 = 32_768;
+
+/// Shares above the rate by which a channel's true rate is measured.
+pub const FLOOD_MEASURED_SHARES: u32 = 16;
+
+/// Milliseconds that a miner has to hear of a target before missing it is ignoring it.
+pub const FLOOD_GRACE_MILLIS: u64 = 10_000;
+
+/// Milliseconds that shares found under an older target may take to drain.
+pub const FLOOD_LATE_MILLIS: u64 = 60_000;
+
+/// Bursts of shares above the rate that miss every target before that is ignoring it.
+pub const FLOOD_JUNK_BURSTS: u32 = 4;
+
+/// SetTargets that a flooding channel may ignore; then its connection is closed (D39).
+pub const SET_TARGETS_IGNORED_MAX: u32 = 3;
+
+/// Addresses whose failures are remembered; whoever failed least leaves first.
+pub const AUTH_THROTTLE_ADDRESSES_MAX: usize = 4_096;
+
+/// Failures that one address has at once before it is throttled.
+pub const FAILURES_PER_ADDRESS: u32 = 60;
+
+/// Milliseconds after which one failure of an address is forgiven.
+pub const FAILURE_FORGIVEN_MILLIS: u64 = 1_000;
 
 const _: () = assert!(SHARES_PER_TURN >= FRAMES_PER_TURN); // `Output.shares` cannot overflow
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());

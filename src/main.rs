@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use gateway::config::Config;
-use gateway::drive::launch;
+use gateway::config::surroundings::Surroundings;
+use gateway::{config, drive::launch};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -38,11 +38,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    let config = Config::load(&arguments.config)?;
+    let checked = config::read(&arguments.config, &Surroundings::of_this_process());
+    let checked = checked.map_err(|refusal| refusal.to_string())?;
+    for warning in &checked.warnings {
+        warn!("{}", warning.line(&checked.file));
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
     let told = Arc::clone(&stop);
-    launch::run(config, &stop, move |bells| {
+    launch::run(checked.config, &stop, move |bells| {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 info!(signal, "stopping");

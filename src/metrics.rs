@@ -18,12 +18,15 @@ pub const LATENCY_EDGES_MICROS: [u64; 16] = [
 /// Cells of one latency: a count per bucket, one above all edges, and the sum in microseconds.
 pub const LATENCY_CELLS: usize = LATENCY_EDGES_MICROS.len() + 2;
 
+/// Reasons of the catalogue.
+pub const REASONS: usize = Reason::ALL.len();
+
 /// Reasons a share can have: `ok` first, then the catalogue.
 pub const SHARE_REASONS: usize = Reason::ALL.len() + 1;
 
 /// What a shard counts. Each is the first cell of its row in the block.
 pub mod shard {
-    use super::{Close, LATENCY_CELLS, SHARE_REASONS};
+    use super::{Close, LATENCY_CELLS, REASONS, SHARE_REASONS};
 
     /// Connections in the handshake (gauge).
     pub const IN_HANDSHAKE: usize = 0;
@@ -37,7 +40,7 @@ pub mod shard {
     pub const REFUSED: usize = 4;
     /// Handshakes completed.
     pub const HANDSHAKES: usize = 5;
-    /// Standard channels open (gauge).
+    /// Channels open (gauge).
     pub const CHANNELS: usize = 6;
     /// Channels opened.
     pub const CHANNEL_OPENS: usize = 7;
@@ -77,8 +80,14 @@ pub mod shard {
     pub const SWITCH: usize = CLOSES + Close::COUNT;
     /// Share received to acknowledgement sealed.
     pub const ACK: usize = SWITCH + LATENCY_CELLS;
+    /// What was refused without a share or a connection being at stake, by reason.
+    pub const REFUSALS: usize = ACK + LATENCY_CELLS;
+    /// Extended channels among those open (gauge).
+    pub const CHANNELS_EXTENDED: usize = REFUSALS + REASONS;
+    /// SetTarget given.
+    pub const SET_TARGETS: usize = CHANNELS_EXTENDED + 1;
     /// Cells in all.
-    pub const CELLS: usize = ACK + LATENCY_CELLS;
+    pub const CELLS: usize = SET_TARGETS + 1;
 }
 
 /// What control counts.

@@ -61,6 +61,9 @@ pub struct Plan {
     pub seed: u64,
     /// How fast each miner hashes.
     pub pace: Pace,
+    /// Addresses that are dialled from, 127.0.0.1 and on, if the target is a loopback address of
+    /// IPv4; one address has some 28 000 ports. 0 and 1 leave it to the kernel.
+    pub source_addresses: u8,
     /// Connects a second over all threads; 0 for as many as are answered.
     pub ramp_per_second: f64,
     /// Milliseconds until a lost connection is made again; `None` for never.

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use loadgen::drive::{Pace, Plan, run};
-use loadgen::miner::{MinerConfig, NtimeRolling};
+use loadgen::miner::{CHANNELS_MAX, ChannelKinds, MinerConfig, NtimeRolling, Profile};
 use loadgen::report::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sv2::AuthorityPublicKey;
+use sv2::message::EXTENSION_WORKER;
+use sv2::message::common::REQUIRES_STANDARD_JOBS;
 
 /// Thousands of real Stratum V2 miners: handshake, channel, jobs, hashing, shares.
 #[derive(Debug, Parser)]
@@ -43,7 +45,7 @@ struct Arguments {
     /// Instead of a hash rate: hash as much as gives this many shares a minute and miner.
     #[arg(long, conflicts_with = "hashrate", value_parser = not_negative)]
     shares_per_minute: Option<f64>,
-    /// Hash rate told to the server; by default the one hashed with.
+    /// Hash rate told to the server; by default the one hashed with, or the device's.
     #[arg(long, value_parser = not_negative)]
     nominal_hashrate: Option<f64>,
     /// Connects a second; 0 for as many as are answered.
@@ -61,18 +63,44 @@ struct Arguments {
     /// Miner N is PREFIX.N.
     #[arg(long, default_value = "loadgen")]
     user_prefix: String,
-    /// Flags of SetupConnection: 1 standard jobs, 4 version rolling.
-    #[arg(long, default_value_t = 1)]
-    flags: u32,
+    /// Device whose limits and habits every miner has.
+    #[arg(long, value_enum, default_value_t = Client::Strict)]
+    profile: Client,
+    /// Kind of the channels; by default standard, or the device's.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Channels of each connection.
+    #[arg(long, default_value_t = 1, value_parser = channels)]
+    channels: usize,
+    /// Worker names of each extended channel, told by extension 0x0002; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+    /// Flags of SetupConnection: 1 standard jobs, 4 version rolling; by default the device's, and
+    /// none for several channels or extended ones.
+    #[arg(long)]
+    flags: Option<u32>,
+    /// Fewest extranonce bytes that an extended channel asks for; by default the device's, or 4.
+    #[arg(long)]
+    min_extranonce_size: Option<u16>,
+    /// Seconds between two UpdateChannel of a connection; 0 for none.
+    #[arg(long, default_value_t = 0.0, value_parser = not_negative)]
+    update_every: f64,
+    /// Milliseconds within which a job has to follow a new target; 0 to not check.
+    #[arg(long, default_value_t = 10_000)]
+    fresh_job: u64,
     /// Never roll version bits.
     #[arg(long)]
     fixed_version: bool,
-    /// Instead of min_ntime and the seconds since: the clock and this many seconds.
+    /// The clock and this many seconds for the time of headers, instead of the earliest time and
+    /// the seconds since; by default the device's way.
     #[arg(long)]
     ntime_ahead: Option<u32>,
-    /// Sequence number of the first share of a channel.
-    #[arg(long, default_value_t = 0)]
-    first_sequence_number: u32,
+    /// Sequence number of the first share of a channel; by default the device's, or 0.
+    #[arg(long)]
+    first_sequence_number: Option<u32>,
+    /// Addresses to dial from, 127.0.0.1 and on, if the target is on loopback.
+    #[arg(long, default_value_t = 1)]
+    source_addresses: u8,
     /// Seed of the miners' keys; by default from the system.
     #[arg(long)]
     seed: Option<u64>,
@@ -90,6 +118,56 @@ enum Screen {
     None,
     /// One line a second.
     Line,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Client {
+    /// No device in particular: the specification, strictly.
+    Strict,
+    /// Bitaxe or NerdQAxe.
+    Bitaxe,
+    /// SRI's mining_device.
+    MiningDevice,
+    /// SRI's translator.
+    Translator,
+}
+
+impl Client {
+    fn profile(self) -> Profile {
+        match self {
+            Client::Strict => Profile::Strict,
+            Client::Bitaxe => Profile::Bitaxe,
+            Client::MiningDevice => Profile::MiningDevice,
+            Client::Translator => Profile::Translator,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Headers only.
+    Standard,
+    /// The miner rolls a part of the extranonce.
+    Extended,
+    /// Both in turn.
+    Mixed,
+}
+
+impl Kind {
+    fn kinds(self) -> ChannelKinds {
+        match self {
+            Kind::Standard => ChannelKinds::Standard,
+            Kind::Extended => ChannelKinds::Extended,
+            Kind::Mixed => ChannelKinds::Mixed,
+        }
+    }
+}
+
+fn channels(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(number) if (1..=CHANNELS_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("{text} is not a number from 1 to {CHANNELS_MAX}")),
+    }
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {
@@ -143,22 +221,7 @@ fn plan(arguments: &Arguments, target: SocketAddr) -> Result<Plan, String> {
         Some(shares) => Pace::SharesPerMinute(shares),
         None => Pace::Hashrate(arguments.hashrate),
     };
-    let host = arguments.target.rsplit_once(':').map_or("", |(host, _)| host);
-    let miner = MinerConfig {
-        authority: arguments.authority,
-        nominal_hash_rate: arguments.nominal_hashrate.unwrap_or(arguments.hashrate) as f32,
-        flags: arguments.flags,
-        endpoint_host: host.to_owned(),
-        endpoint_port: target.port(),
-        ntime: match arguments.ntime_ahead {
-            Some(ahead_seconds) => NtimeRolling::Clock { ahead_seconds },
-            None => NtimeRolling::Elapsed,
-        },
-        rolls_version: !arguments.fixed_version,
-        first_sequence_number: arguments.first_sequence_number,
-        step_timeout_ms: arguments.step_timeout,
-        ..MinerConfig::default()
-    };
+    let miner = miner(arguments, target);
     Ok(Plan {
         target,
         target_text: arguments.target.clone(),
@@ -168,10 +231,54 @@ fn plan(arguments: &Arguments, target: SocketAddr) -> Result<Plan, String> {
         user_prefix: arguments.user_prefix.clone(),
         seed,
         pace,
+        source_addresses: arguments.source_addresses,
         ramp_per_second: arguments.ramp,
         reconnect_ms: (arguments.reconnect > 0).then_some(arguments.reconnect),
         duration: (arguments.duration > 0.0).then(|| Duration::from_secs_f64(arguments.duration)),
     })
+}
+
+/// The profile's configuration, with what was asked for over it.
+fn miner(arguments: &Arguments, target: SocketAddr) -> MinerConfig {
+    let mut miner = arguments.profile.profile().config();
+    let host = arguments.target.rsplit_once(':').map_or("", |(host, _)| host);
+    miner.endpoint_host = host.to_owned();
+    miner.endpoint_port = target.port();
+    miner.authority = arguments.authority;
+    miner.step_timeout_ms = arguments.step_timeout;
+    miner.channels = arguments.channels;
+    miner.workers = arguments.workers;
+    if arguments.workers > 0 {
+        miner.extensions = vec![EXTENSION_WORKER];
+    }
+    let is_strict = arguments.profile == Client::Strict;
+    if is_strict {
+        miner.nominal_hash_rate = arguments.hashrate as f32;
+    }
+    if let Some(rate) = arguments.nominal_hashrate {
+        miner.nominal_hash_rate = rate as f32;
+    }
+    if let Some(kind) = arguments.kind {
+        miner.kinds = kind.kinds();
+    }
+    if miner.kinds != ChannelKinds::Standard || (is_strict && arguments.channels > 1) {
+        miner.flags &= !REQUIRES_STANDARD_JOBS;
+    }
+    miner.flags = arguments.flags.unwrap_or(miner.flags);
+    if let Some(size) = arguments.min_extranonce_size {
+        miner.min_extranonce_size = size;
+    }
+    if let Some(number) = arguments.first_sequence_number {
+        miner.first_sequence_number = number;
+    }
+    if let Some(ahead_seconds) = arguments.ntime_ahead {
+        miner.ntime = NtimeRolling::Clock { ahead_seconds };
+    }
+    miner.rolls_version &= !arguments.fixed_version;
+    let update_every_ms = (arguments.update_every * 1_000.0) as u64;
+    miner.update_every_ms = (update_every_ms > 0).then_some(update_every_ms);
+    miner.fresh_job_ms = (arguments.fresh_job > 0).then_some(arguments.fresh_job);
+    miner
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, String> {

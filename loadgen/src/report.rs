@@ -81,7 +81,7 @@ pub struct Legs {
     pub act2: Latencies,
     /// Act 2 → `SetupConnection.Success`.
     pub setup: Latencies,
-    /// Setup → `OpenStandardMiningChannel.Success`.
+    /// Setup → the first open channel, the negotiation of extensions included.
     pub open: Latencies,
     /// Open → first `SetNewPrevHash` with its job.
     pub first_job: Latencies,
@@ -98,6 +98,8 @@ pub struct Tally {
     pub disconnects: u64,
     /// Miners with an open channel now.
     pub open: u64,
+    /// Open channels of all of them.
+    pub channels_open: u64,
     /// Headers hashed.
     pub hashes: u64,
     /// Headers that were due and not hashed for want of processor time.
@@ -118,7 +120,10 @@ pub struct Tally {
     pub jobs_received: u64,
     /// `SetNewPrevHash` messages received.
     pub prev_hashes_received: u64,
-    /// Everything that ended a connection before the run did, by code.
+    /// `SetTarget` received, one of a group once for each of its channels.
+    pub targets_received: u64,
+    /// Everything that ended a connection before the run did, and what a profile's device survived,
+    /// by code.
     pub errors: Counts,
     /// The first few errors in full.
     pub error_samples: Vec<String>,
@@ -142,6 +147,7 @@ impl Tally {
             connects: 0,
             disconnects: 0,
             open: 0,
+            channels_open: 0,
             hashes: 0,
             hashes_behind: 0,
             submitted: 0,
@@ -152,6 +158,7 @@ impl Tally {
             blocks_found: 0,
             jobs_received: 0,
             prev_hashes_received: 0,
+            targets_received: 0,
             errors: Counts::default(),
             error_samples: Vec::new(),
             legs: Legs {
@@ -173,6 +180,7 @@ impl Tally {
         match event {
             MinerEvent::JobReceived { .. } => self.jobs_received += 1,
             MinerEvent::TipSwitched { .. } => self.prev_hashes_received += 1,
+            MinerEvent::TargetSet { .. } => self.targets_received += 1,
             MinerEvent::ShareSubmitted { .. } => self.submitted += 1,
             MinerEvent::BlockFound { .. } => self.blocks_found += 1,
             MinerEvent::ShareAccepted { submitted_at, .. } => {
@@ -219,6 +227,7 @@ impl Tally {
         self.connects += other.connects;
         self.disconnects += other.disconnects;
         self.open += other.open;
+        self.channels_open += other.channels_open;
         self.hashes += other.hashes;
         self.hashes_behind += other.hashes_behind;
         self.submitted += other.submitted;
@@ -229,6 +238,7 @@ impl Tally {
         self.blocks_found += other.blocks_found;
         self.jobs_received += other.jobs_received;
         self.prev_hashes_received += other.prev_hashes_received;
+        self.targets_received += other.targets_received;
         self.errors.merge(&other.errors);
         other.error_samples.iter().for_each(|text| self.sample(text.clone()));
         self.legs.tcp.merge(&other.legs.tcp);
@@ -278,6 +288,8 @@ pub struct Report {
     pub connections: usize,
     /// Miners with an open channel now, or when the run ended.
     pub open: u64,
+    /// Their open channels.
+    pub channels_open: u64,
     /// Connects that succeeded, reconnects included.
     pub connects: u64,
     /// Connections that ended before the run did.
@@ -306,6 +318,8 @@ pub struct Report {
     pub jobs: u64,
     /// `SetNewPrevHash` messages received.
     pub prev_hashes: u64,
+    /// `SetTarget` messages received.
+    pub targets: u64,
     /// Errors by code.
     pub errors: Counts,
     /// The first few errors in full.
@@ -356,6 +370,7 @@ impl Report {
             threads: circumstances.threads,
             connections: circumstances.connections,
             open: tally.open,
+            channels_open: tally.channels_open,
             connects: tally.connects,
             disconnects: tally.disconnects,
             hashes: tally.hashes,
@@ -370,6 +385,7 @@ impl Report {
             blocks_found: tally.blocks_found,
             jobs: tally.jobs_received,
             prev_hashes: tally.prev_hashes_received,
+            targets: tally.targets_received,
             errors: tally.errors.clone(),
             error_samples: tally.error_samples.clone(),
             connect_micros: LegPercentiles {

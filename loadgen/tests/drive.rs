@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use loadgen::drive::{DriveError, Pace, Plan, run};
-use loadgen::miner::MinerConfig;
+use loadgen::miner::{ChannelKinds, MinerConfig};
 use loadgen::report::Report;
 use server::*;
-use sv2::message::mining::{SubmitSharesError, SubmitSharesSuccess};
+use sv2::message::mining::{CloseChannel, SetNewPrevHash, SubmitSharesError, SubmitSharesSuccess};
 use sv2::{ACT1_BYTES, FromMiner, Opened, Transport};
 
 /// Shares that each miner of the script sends before its tip changes, and after.
@@ -33,6 +33,7 @@ fn plan(target: SocketAddr, connections: usize) -> Plan {
         user_prefix: "test".to_owned(),
         seed: 5,
         pace: Pace::Hashrate(2_000.0),
+        source_addresses: 1,
         ramp_per_second: 0.0,
         reconnect_ms: None,
         duration: Some(RUN_MAX),
@@ -166,6 +167,97 @@ fn refusals_fail_a_run_unless_stale() {
     assert_eq!((stale.failed, stale.shares_rejected), (false, 3));
     let duplicate = run_two_tips(3, b"duplicate-share");
     assert_eq!((duplicate.failed, duplicate.rejects.of("duplicate-share")), (true, 3));
+}
+
+/// A server of grouped extended channels: job and tip for each, a tip for all of them once all
+/// are open, then it closes one and counts the miners whose shares go on.
+fn serve_a_group(mut stream: TcpStream, channels: u32, through: &AtomicUsize) -> Option<()> {
+    let mut transport = secure(&mut stream)?;
+    let (mut bytes, mut wire) = (Vec::new(), Vec::new());
+    let (coinbase, mut shares) = (coinbase(), 0);
+    loop {
+        let mut piece = [0; 1024];
+        let read = stream.read(&mut piece).ok().filter(|read| *read > 0)?;
+        bytes.extend_from_slice(&piece[..read]);
+        let mut used = 0;
+        while let Opened::Frame { frame, consumed } = transport.open(&mut bytes[used..]) {
+            used += consumed;
+            match FromMiner::decode(&frame).unwrap() {
+                FromMiner::SetupConnection(_) => {
+                    transport.seal(&setup_success(), &mut wire).unwrap();
+                }
+                FromMiner::OpenExtendedMiningChannel(open) => {
+                    let channel_id = CHANNEL + open.request_id - 1;
+                    let prefix = prefix(channel_id);
+                    let success = extended_success(open.request_id, &prefix);
+                    transport.seal(&success, &mut wire).unwrap();
+                    let first = extended_job(&coinbase, channel_id, 1, None);
+                    transport.seal(&first, &mut wire).unwrap();
+                    let tip = SetNewPrevHash { channel_id, ..prev_hash(1, 1) };
+                    transport.seal(&tip, &mut wire).unwrap();
+                    if open.request_id == channels {
+                        let second = extended_job(&coinbase, GROUP, 2, None);
+                        transport.seal(&second, &mut wire).unwrap();
+                        let tip = SetNewPrevHash { channel_id: GROUP, ..prev_hash(2, 2) };
+                        transport.seal(&tip, &mut wire).unwrap();
+                        let close = CloseChannel { channel_id, reason_code: b"enough" };
+                        transport.seal(&close, &mut wire).unwrap();
+                    }
+                }
+                FromMiner::SubmitSharesExtended(share) => {
+                    let success = SubmitSharesSuccess {
+                        channel_id: share.channel_id,
+                        last_sequence_number: share.sequence_number,
+                        new_submits_accepted_count: 1,
+                        new_shares_sum: 2,
+                    };
+                    transport.seal(&success, &mut wire).unwrap();
+                    shares += 1;
+                    if shares == SHARES_PER_TIP {
+                        through.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        bytes.drain(..used);
+        stream.write_all(&wire).ok()?;
+        wire.clear();
+    }
+}
+
+/// Goal: a connection with several channels counts as one miner, which has switched when its last
+/// channel has.
+#[test]
+fn several_channels_are_one_miner() {
+    const CONNECTIONS: usize = 8;
+    const CHANNELS: u32 = 4;
+    let through = Arc::new(AtomicUsize::new(0));
+    let counter = through.clone();
+    let target = serve(move |stream| {
+        serve_a_group(stream, CHANNELS, &counter);
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let is_through = stop.clone();
+    let mut plan = plan(target, CONNECTIONS);
+    plan.pace = Pace::SharesPerMinute(600.0);
+    plan.miner.kinds = ChannelKinds::Extended;
+    plan.miner.flags = 0;
+    plan.miner.channels = CHANNELS as usize;
+    let report = run(plan, stop, move |_| {
+        if through.load(Ordering::Relaxed) == CONNECTIONS {
+            is_through.store(true, Ordering::Relaxed);
+        }
+    })
+    .unwrap();
+    assert!(!report.failed, "{report}");
+    let (connections, channels) = (CONNECTIONS as u64, u64::from(CHANNELS));
+    assert_eq!((report.open, report.channels_open), (connections, connections * (channels - 1)));
+    assert_eq!(report.prev_hashes, connections * channels * 2);
+    assert_eq!((report.tip_count, report.switch_micros.count), (1, connections));
+    assert_eq!((report.tips[0].miners, report.tips[0].missed), (connections, 0));
+    let legs = &report.connect_micros;
+    assert_eq!((legs.open.count, legs.first_job.count), (connections, connections));
 }
 
 /// Goal: a server that breaks the protocol is an error of the report, and the miner comes back.

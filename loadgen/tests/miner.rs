@@ -3,15 +3,13 @@
 
 mod server;
 
-use loadgen::miner::{Fake, Miner, MinerConfig, MinerEvent, NtimeRolling, Step};
+use loadgen::miner::{Fake, Miner, MinerConfig, MinerEvent, NtimeRolling};
 use server::*;
 use sv2::message::common::SetupConnectionSuccess;
-use sv2::message::mining::{
-    NewExtendedMiningJob, SetTarget, SubmitSharesError, SubmitSharesSuccess,
-};
+use sv2::message::mining::{SetTarget, SubmitSharesError, SubmitSharesSuccess};
 use sv2::{FromMiner, Opened};
 use work::share::{Claim, Terms, VERSION_ROLLING_MASK, judge};
-use work::{BlockHash, Coinbase, MerkleNode, Mono, Target, Tip};
+use work::{BlockHash, MerkleNode, Mono, Target, Tip};
 
 fn success(last_sequence_number: u32, count: u32) -> SubmitSharesSuccess {
     SubmitSharesSuccess {
@@ -65,7 +63,7 @@ fn shares_hold_before_the_judge() {
         };
         let terms = Terms {
             version: 0x2000_0000,
-            version_rolling: true,
+            version_mask: work::share::VERSION_ROLLING_MASK,
             ntime_min: UNIX,
             ntime_max: UNIX + 3,
             target: easy_target(),
@@ -114,11 +112,13 @@ fn a_tip_switch_takes_the_pending_job_and_drops_all_others() {
     pair.say(&prev_hash(3, 2)).unwrap();
     let tip = BlockHash([2; 32]);
     let switched = MinerEvent::TipSwitched {
+        channel_id: CHANNEL,
         prev_hash: tip,
         job_id: 3,
         nbits: NBITS,
         min_ntime: UNIX,
         is_first: false,
+        is_complete: true,
     };
     assert_eq!(pair.events(), [switched]);
     assert_eq!(pair.mine(1)[0].job_id, 3);
@@ -174,35 +174,6 @@ fn the_least_interval_is_kept() {
         |pair: &mut Pair, micros| pair.miner.mine(now(micros), 100_000, &mut pair.wire).unwrap();
     assert_eq!(mined(&mut pair, 99_999).hashes, 0);
     assert_eq!(mined(&mut pair, 100_000).shares, 1);
-}
-
-/// Goal: jobs of a group are mined under the channel's own extranonce.
-#[test]
-fn a_group_job_gets_its_root_from_the_prefix() {
-    let mut pair = Pair::open(MinerConfig { flags: 0, ..config() });
-    let coinbase =
-        Coinbase { prefix: vec![1; 50], suffix: vec![2; 60], extranonce_bytes: PREFIX.len() };
-    let path = [[3; 32], [4; 32]];
-    let message = NewExtendedMiningJob {
-        channel_id: GROUP,
-        job_id: 1,
-        min_ntime: None,
-        version: 0x2000_0000,
-        version_rolling_allowed: true,
-        merkle_path: &path,
-        coinbase_tx_prefix: &coinbase.prefix,
-        coinbase_tx_suffix: &coinbase.suffix,
-    };
-    pair.say(&message).unwrap();
-    let expected = work::merkle::root(coinbase.txid(&PREFIX, &[]), &path.map(MerkleNode));
-    let root = |event: &MinerEvent| match event {
-        MinerEvent::JobReceived { merkle_root, .. } => Some(*merkle_root),
-        _ => None,
-    };
-    assert_eq!(pair.events().iter().find_map(root), Some(expected));
-    pair.say(&sv2::message::mining::SetNewPrevHash { channel_id: GROUP, ..prev_hash(1, 1) })
-        .unwrap();
-    assert_eq!(pair.miner.step(), Step::Mining);
 }
 
 /// Goal: any splitting of the stream gives the same miner.

@@ -60,19 +60,18 @@ const ROWS: &[Row] = &[
         &[("result", "ok")],
         From::Shards(s::HANDSHAKES),
     ),
-    ("channels", GAUGE, "Open channels", &[("kind", "standard")], From::Shards(s::CHANNELS)),
     (
         "channel_opens_total",
         COUNTER,
         "Requests for a channel",
-        &[("kind", "standard"), ("result", "ok")],
+        &[("result", "ok")],
         From::Shards(s::CHANNEL_OPENS),
     ),
     (
         "channel_opens_total",
         COUNTER,
         "",
-        &[("kind", "standard"), ("result", "refused")],
+        &[("result", "refused")],
         From::Shards(s::CHANNEL_REFUSALS),
     ),
     ("frames_received_total", COUNTER, "Frames opened", &[], From::Shards(s::FRAMES_RECEIVED)),
@@ -92,6 +91,7 @@ const ROWS: &[Row] = &[
         &[],
         From::Shards(s::TIPS_SENT),
     ),
+    ("set_target_total", COUNTER, "SetTarget given", &[], From::Shards(s::SET_TARGETS)),
     (
         "share_work_total",
         COUNTER,
@@ -350,6 +350,23 @@ impl Exposition {
         family("shares_total", COUNTER, "Judged shares", shares.collect())
     }
 
+    fn channels(&self) -> MetricFamily {
+        let extended = self.number(From::Shards(s::CHANNELS_EXTENDED));
+        let standard = self.number(From::Shards(s::CHANNELS)).saturating_sub(extended);
+        let channels = [("standard", standard), ("extended", extended)]
+            .map(|(kind, number)| metric(GAUGE, number as f64, vec![("kind".into(), kind.into())]));
+        family("channels", GAUGE, "Open channels", channels.into())
+    }
+
+    fn refusals(&self) -> MetricFamily {
+        let refusals = Reason::ALL.iter().map(|reason| {
+            let number = self.number(From::Shards(s::REFUSALS + *reason as usize)) as f64;
+            metric(COUNTER, number, vec![("reason_code".into(), reason.code().into())])
+        });
+        let help = "Requests and frames refused or skipped while the connection lived";
+        family("refusals_total", COUNTER, help, refusals.collect())
+    }
+
     fn closes(&self) -> MetricFamily {
         let reasons = Reason::ALL.iter().map(|reason| Close::Reason(*reason));
         let causes = CloseCause::ALL.iter().map(|cause| Close::Cause(*cause));
@@ -446,6 +463,8 @@ impl Collector for Exposition {
         families.push(self.turns());
         families.push(self.shares());
         families.push(self.closes());
+        families.push(self.channels());
+        families.push(self.refusals());
         families.push(self.latency(
             "prevhash_switch_duration_seconds",
             "Tip heard to SetNewPrevHash written, per connection",

@@ -16,7 +16,7 @@ use rand_core::SeedableRng;
 use rg_ring::{Bell, Receiver, Sender, Sequence};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use source::feed::FeedClient;
+use source::upstream::{Upstream, UpstreamConfig};
 use sv2::{AuthorityKey, Identity, StaticKey};
 use tracing::{error, info};
 
@@ -30,10 +30,12 @@ use super::sender::{Answers, SenderSettings};
 use super::shard::ShardPorts;
 use super::{control, forwarder, ops, sender, shard, verifier};
 use crate::config::Config;
+use crate::config::auth::Auth;
 use crate::limits::{
     BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, DESCRIPTORS_RESERVED, SENDER_THREADS_MAX,
     SOLUTION_RING,
 };
+use crate::machine::admission::{Admission, AuthInput};
 use crate::machine::board::BoardUpdate;
 use crate::machine::control::{Control, ControlSettings};
 use crate::machine::forwarder::{Forwarder, ForwarderSettings};
@@ -85,6 +87,7 @@ pub fn run(
 ) -> Result<(), String> {
     rg_ring::probe().map_err(|error| error.to_string())?;
     reserve_descriptors(&config)?;
+    check_coinbase(&config)?;
     let clock = Clock::start();
     let data_dir = Arc::new(DataDir::take(&config.data_dir)?);
     let epoch = data_dir.next_epoch()?;
@@ -129,7 +132,7 @@ pub fn run(
     };
     let control = start_control(&config, stored(&data_dir)?, ports, clock)?;
     let shards = start_shards(&config, wiring.shards, clock)?;
-    let feed = FeedClient::spawn(&config.upstream_url, move |event| facts.put(Fact::Feed(event)))?;
+    let feed = Upstream::start(upstream(&config), move |event| facts.put(Fact::Feed(event)))?;
     write_addresses(&data_dir, &config, listen_addr, http_addr)?;
     let (mode, auth) = (config.mode.name(), config.auth_mode);
     info!(epoch, mode, auth, ?listen_addr, %http_addr, "gateway started");
@@ -152,6 +155,15 @@ pub fn run(
     }
     info!("gateway stopped");
     ended
+}
+
+/// Whether the coinbase fits what nodes keep for it (D33).
+fn check_coinbase(config: &Config) -> Result<(), String> {
+    if config.payouts.is_empty() {
+        return Ok(());
+    }
+    let tag = config.coinbase_tag.as_bytes();
+    work::reserve::check(&config.payouts, tag, config.extranonce_bytes())
 }
 
 fn bell() -> Result<Bell, String> {
@@ -228,7 +240,7 @@ fn shard_settings(config: &Config, epoch: u16, number: usize) -> ShardSettings {
         extranonce_bytes: config.extranonce_bytes(),
         target_shares_per_minute: config.target_shares_per_minute,
         min_difficulty: config.min_difficulty,
-        version_rolling: config.version_rolling,
+        version_mask: config.version_rolling_mask,
         handshake_timeout_ms: config.handshake_timeout_ms,
         setup_timeout_ms: config.setup_timeout_ms,
         channel_idle_timeout_ms: config.channel_idle_timeout_ms,
@@ -236,7 +248,8 @@ fn shard_settings(config: &Config, epoch: u16, number: usize) -> ShardSettings {
         seen_room: config.seen_room(),
         max_connections: config.max_connections.div_ceil(shards),
         max_connections_per_ip: config.max_connections_per_ip,
-        max_channels_per_connection: config.max_channels_per_connection(),
+        max_workers_per_channel: config.max_workers_per_channel,
+        max_channels_per_connection: config.max_channels_per_connection,
     }
 }
 
@@ -256,6 +269,7 @@ fn start_shards(
 ) -> Result<Vec<Core>, String> {
     let bells: Vec<Bell> = wirings.iter().map(|wiring| wiring.ports.bell.clone()).collect();
     let mut cores = Vec::new();
+    let admission = Arc::new(admission(config)?);
     for (number, wiring) in wirings.into_iter().enumerate() {
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no entropy: {error}"))?;
@@ -266,7 +280,8 @@ fn start_shards(
         let identity = Identity::issue(&authority, static_key, now, CERTIFICATE_SECONDS)
             .map_err(|error| format!("noise.privkey: {error}"))?;
         let connections_max = wiring.settings.max_connections;
-        let machine = Shard::new(wiring.settings, authority, identity, entropy);
+        let admission = Arc::clone(&admission);
+        let machine = Shard::new(wiring.settings, admission, authority, identity, entropy);
         let cpu = config.shards.get(number).copied().unwrap_or(0);
         let bells = bells.clone();
         let core = executor(config, &format!("shard-{number}"), cpu).spawn(move || async move {
@@ -283,6 +298,24 @@ fn start_shards(
         cores.push(started("a shard", core)?);
     }
     Ok(cores)
+}
+
+/// Who may open channels; secrets are kept as digests under a key of this run.
+fn admission(config: &Config) -> Result<Admission, String> {
+    let mut key = [0u8; 32];
+    getrandom::fill(&mut key).map_err(|error| format!("no entropy: {error}"))?;
+    let admission = |auth| Admission::new(auth, config.max_worker_id_bytes, key);
+    Ok(match &config.auth {
+        Auth::Open => admission(AuthInput::Open),
+        Auth::Allowlist(entries) => {
+            let pairs = entries.iter().map(|e| (e.username.as_str(), e.password.reveal()));
+            admission(AuthInput::Allowlist(&pairs.collect::<Vec<_>>()))
+        }
+        Auth::PrefixMap(entries) => {
+            let pairs = entries.iter().map(|e| (e.prefix.as_str(), e.secret.reveal()));
+            admission(AuthInput::PrefixMap(&pairs.collect::<Vec<_>>()))
+        }
+    })
 }
 
 /// Each shard signs with its own copy; the text form is the only way out of a key, and is wiped.
@@ -317,7 +350,7 @@ fn start_forwarder(
         Answers { queue: Arc::new(ArrayQueue::new(BATCHES_WAITING_MAX)), bell: bell.clone() };
     let settings = SenderSettings {
         url: config.share_upstream_url.clone(),
-        secret: config.share_upstream_secret.clone(),
+        secret: config.share_upstream_secret.reveal().to_owned(),
         gateway_id: gateway_id(config),
         timeout: Duration::from_millis(config.share_forward_timeout_ms),
     };
@@ -363,6 +396,16 @@ fn start_control(
     started("control", core)
 }
 
+/// Where templates come from: with credentials, a node straight.
+fn upstream(config: &Config) -> UpstreamConfig {
+    UpstreamConfig {
+        url: config.upstream_url.clone(),
+        auth: config.upstream_auth.as_ref().map(|auth| auth.reveal().to_owned()),
+        poll_interval_ms: config.upstream_poll_interval_ms,
+        network: config.network,
+    }
+}
+
 fn stored(data_dir: &DataDir) -> Result<Stored, String> {
     let blocks = data_dir.stored_blocks()?.into_iter();
     let blocks = blocks.map(|(hash, bytes)| FoundBlock::Stored { hash, bytes: bytes.into() });
@@ -404,7 +447,7 @@ fn caller(config: &Config, epoch: u16) -> Caller {
 fn ops_settings(config: &Config, listen_addr: Option<SocketAddr>) -> OpsSettings {
     OpsSettings {
         mode: config.mode,
-        api_key: config.http_api_key.clone(),
+        api_keys: config.http_api_keys.clone(),
         authority_pubkey: config.authority.public().to_text(),
         listen_addr,
     }

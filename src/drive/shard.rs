@@ -217,6 +217,11 @@ impl Driver {
                 drop(bytes);
                 self.apply(id, flow);
             }
+            Event::ReceiveClosed { token, error: None } => {
+                if let Some(id) = self.tenant(token) {
+                    self.end(id, self.shard.on_end_of_stream(id), false);
+                }
+            }
             Event::ReceiveClosed { token, .. } | Event::Sent { token, result: Err(_) } => {
                 if let Some(id) = self.tenant(token) {
                     self.end(id, CloseCause::PeerGone.into(), false);
@@ -312,7 +317,7 @@ impl Driver {
         }
         self.tenants[id.slot()] = None;
         debug!(connection = id.0, why = close.code(), "connection closed");
-        self.shard.on_gone(id, close);
+        self.shard.on_gone(self.clock.now(), id, close);
         if gracefully && !self.draining {
             self.uring.close_gracefully(token);
         } else {

@@ -4,8 +4,9 @@
 //! catches up. A connection that was busy through three updates gives its miner one job, the
 //! newest; that is why no connection has a queue of jobs to bound or to drain.
 //!
-//! A job's number on the wire is the board's generation (D44). Jobs of the last three tips are
-//! kept with their transactions, so that a block found on any of them is still submitted (D17).
+//! A job's number on the wire follows from the board's generation (`numbers.rs`, D44). Jobs of the
+//! last three tips are kept with their transactions, so that a block found on any of them is still
+//! submitted (D17).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,8 +36,8 @@ pub enum BoardUpdate {
 /// A job as it was given out.
 #[derive(Debug)]
 pub struct Posted {
-    /// Its number on the wire.
-    pub job_id: u32,
+    /// Its generation of the board, from which connections make its number.
+    pub generation: u32,
     /// The work.
     pub job: Arc<Job>,
     /// Which of this shard's tips it builds on.
@@ -49,6 +50,8 @@ pub struct Posted {
     pub network_target: Target,
     /// Fees of its template, satoshi, added up once.
     pub fees: u64,
+    /// Its merkle path as extended jobs carry it.
+    pub merkle_path: Arc<[[u8; 32]]>,
 }
 
 /// The state of one shard's board.
@@ -109,13 +112,17 @@ impl Board {
         self.posted.back().filter(|_| self.in_force && !self.hold)
     }
 
-    /// The job with this number, if it is remembered.
-    pub fn find(&self, job_id: u32) -> Option<&Posted> {
-        let first = self.posted.front()?.job_id;
-        self.posted.get(job_id.checked_sub(first)? as usize)
+    /// The job of this generation, if it is remembered.
+    pub fn find(&self, generation: u32) -> Option<&Posted> {
+        self.posted.get(generation.checked_sub(self.oldest()?)? as usize)
     }
 
-    /// Number of the newest job; 0 before the first.
+    /// The oldest generation that is remembered.
+    pub fn oldest(&self) -> Option<u32> {
+        self.posted.front().map(|posted| posted.generation)
+    }
+
+    /// Generation of the newest job; 0 before the first.
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -143,8 +150,9 @@ impl Board {
     fn post(&mut self, now: Now, job: Arc<Job>, ntime: u32, network_target: Target) {
         self.generation += 1;
         self.posted.push_back(Posted {
-            job_id: self.generation,
+            generation: self.generation,
             fees: job.template.total_fees(),
+            merkle_path: job.template.merkle_path.iter().map(|node| node.0).collect(),
             job,
             tip_number: self.tip_number,
             ntime,

@@ -1,27 +1,24 @@
-//! One standard mining channel: what it was given, and the share path.
+//! One mining channel, standard or extended: what it was given, and what it is told.
 //!
-//! The share path is [`Channel::on_submit`], in order: job, root, hash, block, verdict, seen,
-//! record. The hash comes before any verdict (D17): a header that meets its own tip's target is a
-//! block, whatever else is wrong with the share.
-
-use std::sync::Arc;
+//! What it sends is judged in `submission.rs`.
 
 use arrayvec::ArrayVec;
-use sv2::Transport;
 use sv2::message::mining::{
-    NewMiningJob, SetNewPrevHash, SetTarget, SubmitSharesStandard, SubmitSharesSuccess,
+    NewExtendedMiningJob, NewMiningJob, SetNewPrevHash, SetTarget, SubmitSharesSuccess,
 };
+use sv2::{Transport, TransportError};
 use work::extranonce::ExtranoncePrefix;
-use work::seen::{Insert, Seen};
-use work::share::{Claim, Terms, judge, ntime_max};
-use work::{BlockHash, Difficulty, MerkleNode, Now, Target, Work};
+use work::seen::Seen;
+use work::{Difficulty, MerkleNode, Mono, Now, Target, Work};
 
 use super::board::Posted;
-use super::output::{ChannelKey, ConnectionId, Entry, Output, ShareRecord, Solution, share_id};
+use super::flood::Flood;
+use super::output::ChannelKey;
 use super::shard::{PendingAck, ShardState};
+use super::vardiff::Vardiff;
+use super::workers::Workers;
 use crate::limits::TARGETS_PER_CHANNEL;
 use crate::metrics::shard as counter;
-use crate::reason::Reason;
 
 /// Accepted shares that were not acknowledged to the miner so far, and are safe.
 #[derive(Debug, Default)]
@@ -31,7 +28,36 @@ struct Tally {
     last_sequence_number: u32,
 }
 
-/// A standard channel.
+/// Who rolls the extranonce.
+#[derive(Debug)]
+pub enum Kind {
+    /// Nobody: the prefix is all of it, and the miner hashes headers.
+    Standard {
+        /// Roots of the two newest jobs it was given, so that an ordinary share costs one header.
+        roots: [(u32, MerkleNode); 2],
+    },
+    /// The miner rolls the last bytes.
+    Extended {
+        /// How many.
+        extranonce_size: usize,
+        /// Who the shares are of, by extension 0x0002.
+        workers: Workers,
+    },
+}
+
+impl Kind {
+    /// A standard channel.
+    pub fn standard() -> Kind {
+        Kind::Standard { roots: [(0, MerkleNode::default()); 2] }
+    }
+
+    /// An extended channel.
+    pub fn extended(extranonce_size: usize) -> Kind {
+        Kind::Extended { extranonce_size, workers: Workers::default() }
+    }
+}
+
+/// A mining channel.
 #[derive(Debug)]
 pub struct Channel {
     /// Its number on the connection.
@@ -40,19 +66,29 @@ pub struct Channel {
     pub key: ChannelKey,
     /// Its part of the space of coinbases.
     pub prefix: ExtranoncePrefix,
-    /// The whole of its extranonce: the prefix and zeros up to the common length.
-    pub extranonce: ArrayVec<u8, 32>,
+    /// What of its extranonce the miner does not roll: the prefix and zeros.
+    pub extranonce_prefix: ArrayVec<u8, 32>,
+    /// Who rolls the rest.
+    pub kind: Kind,
+    /// The easiest difficulty its miner takes.
+    pub easiest: Difficulty,
+    /// What is known of its miner's hash rate.
+    pub vardiff: Vardiff,
+    /// How many shares it may still send.
+    pub(super) flood: Flood,
     /// From which job on which difficulty holds; the last is the current one. Never empty.
     difficulties: ArrayVec<(u32, Difficulty, Target), TARGETS_PER_CHANNEL>,
-    /// Newest job it was given; 0 before the first.
-    given_job: u32,
-    /// Oldest job it was given.
-    first_job: u32,
+    /// Generation of the newest job it was given; 0 before the first.
+    given: u32,
+    /// Number of that job.
+    pub(super) given_job: u32,
+    /// Number of the oldest job it was given; 0 before the first.
+    pub(super) first_job: u32,
     /// Tip of the newest job it was given.
     given_tip: u64,
-    /// Roots of the two newest jobs it was given, so that an ordinary share costs one header.
-    roots: [(u32, MerkleNode); 2],
-    seen: Seen,
+    /// Whether a SetTarget went out that no job has followed.
+    wants_fresh_job: bool,
+    pub(super) seen: Seen,
     tally: Tally,
     /// Work below one whole difficulty, carried to the next acknowledgement.
     rest: Work,
@@ -66,39 +102,64 @@ pub struct NewChannel {
     pub key: ChannelKey,
     /// Its prefix.
     pub prefix: ExtranoncePrefix,
-    /// Bytes of the whole extranonce.
-    pub extranonce_bytes: usize,
+    /// The prefix, padded.
+    pub extranonce_prefix: ArrayVec<u8, 32>,
+    /// Who rolls the rest.
+    pub kind: Kind,
     /// Its first difficulty.
     pub difficulty: Difficulty,
+    /// The easiest its miner takes.
+    pub easiest: Difficulty,
+    /// What its miner says of itself, hashes a second.
+    pub nominal_hash_rate: f32,
+    /// When it opens.
+    pub now: Mono,
 }
 
 impl Channel {
     /// A channel without work.
     pub fn new(new: NewChannel) -> Channel {
-        let mut extranonce = ArrayVec::new();
-        extranonce.extend(new.prefix);
-        extranonce.extend(std::iter::repeat_n(0, new.extranonce_bytes - new.prefix.len()));
         let mut difficulties = ArrayVec::new();
         difficulties.push((0, new.difficulty, new.difficulty.target()));
         Channel {
             channel_id: new.channel_id,
             key: new.key,
             prefix: new.prefix,
-            extranonce,
+            extranonce_prefix: new.extranonce_prefix,
+            kind: new.kind,
+            easiest: new.easiest,
+            vardiff: Vardiff::new(new.now, new.nominal_hash_rate),
+            flood: Flood::new(new.now),
             difficulties,
+            given: 0,
             given_job: 0,
             first_job: 0,
             given_tip: 0,
-            roots: [(0, MerkleNode::default()); 2],
+            wants_fresh_job: false,
             seen: Seen::default(),
             tally: Tally::default(),
             rest: Work::ZERO,
         }
     }
 
+    /// Whether it is an extended channel.
+    pub fn is_extended(&self) -> bool {
+        matches!(self.kind, Kind::Extended { .. })
+    }
+
     /// Whether it lacks the newest job.
-    pub fn is_behind(&self, state: &ShardState) -> bool {
-        state.board.current().is_some_and(|posted| posted.job_id != self.given_job)
+    pub fn is_behind(&self, posted: &Posted) -> bool {
+        posted.generation != self.given
+    }
+
+    /// Whether it was given a job on this tip.
+    pub fn is_on_tip(&self, posted: &Posted) -> bool {
+        posted.tip_number == self.given_tip
+    }
+
+    /// Whether a SetTarget went out that no job has followed.
+    pub fn wants_fresh_job(&self) -> bool {
+        self.wants_fresh_job
     }
 
     /// Whether shares wait to be acknowledged.
@@ -106,8 +167,13 @@ impl Channel {
         self.tally.count > 0
     }
 
-    /// Give it the newest job; on a new tip as a future job that the tip then names (I6).
-    /// Returns whether a tip was given.
+    /// The difficulty of its next job.
+    pub fn difficulty(&self) -> Difficulty {
+        self.difficulties.last().map_or(Difficulty::EASIEST, |(_, difficulty, _)| *difficulty)
+    }
+
+    /// Give it the newest job under the number `job_id`; on a new tip as a future job that the
+    /// tip then names (I6). Returns whether a tip was given.
     ///
     /// # Errors
     /// The transport's, which end the connection.
@@ -115,44 +181,50 @@ impl Channel {
         &mut self,
         state: &mut ShardState,
         now: Now,
+        job_id: u32,
         transport: &mut Transport,
         wire: &mut Vec<u8>,
-    ) -> Result<bool, sv2::TransportError> {
+    ) -> Result<bool, TransportError> {
         let Some(posted) = state.board.current() else { return Ok(false) };
-        let root = posted.job.merkle_root(&self.extranonce, &[]);
-        let is_new_tip = self.given_tip != posted.tip_number;
-        transport.seal(
-            &NewMiningJob {
+        let is_new_tip = !self.is_on_tip(posted);
+        if self.is_extended() {
+            let is_rolled = state.settings.version_mask != 0;
+            let job = extended_job(posted, self.channel_id, job_id, is_new_tip, is_rolled);
+            transport.seal(&job, wire)?;
+        } else {
+            let job = NewMiningJob {
                 channel_id: self.channel_id,
-                job_id: posted.job_id,
+                job_id,
                 min_ntime: (!is_new_tip).then_some(posted.ntime),
                 version: posted.job.template.version,
-                merkle_root: root.0,
-            },
-            wire,
-        )?;
+                merkle_root: posted.job.merkle_root(&self.extranonce_prefix, &[]).0,
+            };
+            transport.seal(&job, wire)?;
+        }
         if is_new_tip {
-            transport.seal(
-                &SetNewPrevHash {
-                    channel_id: self.channel_id,
-                    job_id: posted.job_id,
-                    prev_hash: posted.job.template.tip.prev_hash.0,
-                    min_ntime: posted.ntime,
-                    nbits: posted.job.template.tip.nbits,
-                },
-                wire,
-            )?;
+            transport.seal(&new_tip(posted, self.channel_id, job_id), wire)?;
         }
-        if self.first_job == 0 {
-            self.first_job = posted.job_id;
-        }
-        self.given_job = posted.job_id;
-        self.given_tip = posted.tip_number;
-        self.roots = [(posted.job_id, root), self.roots[0]];
-        self.seen.make_room(state.settings.seen_room, &state.tips, now.mono);
         state.counters.add(counter::JOBS_SENT, 1);
         state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));
+        self.on_given(state, now, job_id);
         Ok(is_new_tip)
+    }
+
+    /// It was given the newest job under the number `job_id`, by itself or with its group.
+    pub fn on_given(&mut self, state: &ShardState, now: Now, job_id: u32) {
+        let Some(posted) = state.board.current() else { return };
+        if self.first_job == 0 {
+            self.first_job = job_id;
+        }
+        self.given = posted.generation;
+        self.given_job = job_id;
+        self.given_tip = posted.tip_number;
+        self.wants_fresh_job = false;
+        if let Kind::Standard { roots } = &mut self.kind {
+            let root = posted.job.merkle_root(&self.extranonce_prefix, &[]);
+            *roots = [(posted.generation, root), roots[0]];
+        }
+        self.seen.make_room(state.settings.seen_room, &state.tips, now.mono);
     }
 
     /// Change its difficulty from the next job on. Until then the easier one counts (D26).
@@ -164,7 +236,7 @@ impl Channel {
         difficulty: Difficulty,
         transport: &mut Transport,
         wire: &mut Vec<u8>,
-    ) -> Result<(), sv2::TransportError> {
+    ) -> Result<(), TransportError> {
         let from_job = self.given_job + 1;
         self.difficulties.retain(|(from, ..)| *from < from_job);
         if self.difficulties.is_full() {
@@ -172,101 +244,30 @@ impl Channel {
         }
         let target = difficulty.target();
         self.difficulties.push((from_job, difficulty, target));
+        self.wants_fresh_job = self.given != 0;
         let maximum_target = target.to_le_bytes();
         transport.seal(&SetTarget { channel_id: self.channel_id, maximum_target }, wire)
     }
 
+    /// The target that was announced last.
+    pub(super) fn newest_target(&self) -> Target {
+        self.difficulties.last().map_or(Target::MAX, |(_, _, target)| *target)
+    }
+
     /// The difficulty a share on `job_id` is judged by: the job's own, or the easier one while a
     /// SetTarget is on its way.
-    fn difficulty_for(&self, job_id: u32) -> (Difficulty, Target) {
+    pub(super) fn difficulty_for(&self, job_id: u32) -> (Difficulty, Target) {
         let own = self.difficulties.iter().rposition(|(from, ..)| *from <= job_id).unwrap_or(0);
         let (_, mut easiest, mut target) = self.difficulties[own];
-        // A newer one that starts behind the newest job has been announced, not yet reached.
-        if job_id == self.given_job {
-            for (_, difficulty, announced) in &self.difficulties[own..] {
-                if difficulty.work() < easiest.work() {
-                    (easiest, target) = (*difficulty, *announced);
-                }
-            }
+        // A newer one that starts behind the newest job has been announced, not yet reached; a
+        // miner that takes it at once works by it on the job before.
+        if let Some((from, difficulty, announced)) = self.difficulties.get(own + 1)
+            && *from == job_id + 1
+            && difficulty.work() < easiest.work()
+        {
+            (easiest, target) = (*difficulty, *announced);
         }
         (easiest, target)
-    }
-
-    /// A late share of an ended channel: nothing but the block in it counts (D17).
-    pub fn look_for_block(
-        &self,
-        state: &mut ShardState,
-        submit: &SubmitSharesStandard,
-        out: &mut Output,
-    ) {
-        let Some(posted) = state.board.find(submit.job_id) else { return };
-        let claim = self.claim(posted, submit);
-        let hash = claim.hash(&posted.job.template.tip);
-        if posted.network_target.is_met_by(&hash) {
-            self.solve(posted, &claim, hash, out);
-            state.counters.add(counter::BLOCKS, 1);
-        }
-    }
-
-    /// Judge one share. An accepted one is written to `out` and waits for its durable number.
-    ///
-    /// # Errors
-    /// Why it is not accepted; a block in it is in `out.solutions` all the same.
-    pub fn on_submit(
-        &mut self,
-        state: &mut ShardState,
-        connection: ConnectionId,
-        now: Now,
-        submit: &SubmitSharesStandard,
-        out: &mut Output,
-    ) -> Result<(), Reason> {
-        let Some(posted) = state.board.find(submit.job_id) else {
-            let was_given = self.first_job <= submit.job_id && submit.job_id <= self.given_job;
-            return Err(if was_given && self.first_job > 0 {
-                Reason::UnknownJob
-            } else {
-                Reason::InvalidJobId
-            });
-        };
-        let claim = self.claim(posted, submit);
-        let tip = &posted.job.template.tip;
-        let hash = claim.hash(tip);
-        if posted.network_target.is_met_by(&hash) {
-            self.solve(posted, &claim, hash, out);
-            state.counters.add(counter::BLOCKS, 1);
-        }
-        if submit.job_id < self.first_job || submit.job_id > self.given_job {
-            return Err(Reason::InvalidJobId);
-        }
-        if posted.tip_number != state.board.tip_number() {
-            return Err(Reason::StalePrevhash);
-        }
-        let (difficulty, target) = self.difficulty_for(submit.job_id);
-        judge(&claim, &hash, &self.terms(posted, now, target, state))?;
-        if !out.has_credit() || state.acks_free() == 0 {
-            // A repetition is told so even now; anything else may be sent again later.
-            let seen = self.seen.contains(&hash);
-            return Err(if seen { Reason::DuplicateNonce } else { Reason::UpstreamUnavailable });
-        }
-        match self.seen.insert(&hash, &state.tips) {
-            Insert::New => (),
-            Insert::Duplicate => return Err(Reason::DuplicateNonce),
-            Insert::Full => return Err(Reason::DedupCapacityExceeded),
-        }
-        let mut record = self.record(posted, now, submit, hash, difficulty);
-        record.hold = state.board.hold;
-        record.sequence = state.next_sequence();
-        state.pend(PendingAck {
-            sequence: record.sequence,
-            connection,
-            channel_id: self.channel_id,
-            sequence_number: submit.sequence_number,
-            work: record.work(),
-            received_at: now.mono,
-        });
-        // I2: pending until the forwarder's durable number passes its sequence.
-        out.push(Entry::Share(record));
-        Ok(())
     }
 
     /// Count a share that is safe now towards the next acknowledgement.
@@ -284,7 +285,7 @@ impl Channel {
         &mut self,
         transport: &mut Transport,
         wire: &mut Vec<u8>,
-    ) -> Result<(), sv2::TransportError> {
+    ) -> Result<(), TransportError> {
         let tally = std::mem::take(&mut self.tally);
         let (whole, rest) = (tally.work + self.rest).split_whole();
         self.rest = rest;
@@ -298,78 +299,35 @@ impl Channel {
             wire,
         )
     }
+}
 
-    fn claim(&self, posted: &Posted, submit: &SubmitSharesStandard) -> Claim {
-        Claim {
-            version: submit.version,
-            merkle_root: self.root(posted),
-            ntime: submit.ntime,
-            nonce: submit.nonce,
-        }
+/// The newest job for an extended channel, or for a group; `is_future` if a tip will name it.
+pub fn extended_job(
+    posted: &Posted,
+    channel_id: u32,
+    job_id: u32,
+    is_future: bool,
+    version_rolling_allowed: bool,
+) -> NewExtendedMiningJob<'_> {
+    NewExtendedMiningJob {
+        channel_id,
+        job_id,
+        min_ntime: (!is_future).then_some(posted.ntime),
+        version: posted.job.template.version,
+        version_rolling_allowed,
+        merkle_path: &posted.merkle_path,
+        coinbase_tx_prefix: &posted.job.coinbase.prefix,
+        coinbase_tx_suffix: &posted.job.coinbase.suffix,
     }
+}
 
-    fn root(&self, posted: &Posted) -> MerkleNode {
-        match self.roots.iter().find(|(job_id, _)| *job_id == posted.job_id) {
-            Some((_, root)) => *root,
-            None => posted.job.merkle_root(&self.extranonce, &[]),
-        }
-    }
-
-    fn solve(&self, posted: &Posted, claim: &Claim, hash: BlockHash, out: &mut Output) {
-        let solution = Solution {
-            hash,
-            header: claim.header(&posted.job.template.tip),
-            job: Arc::clone(&posted.job),
-            extranonce: self.extranonce.clone(),
-        };
-        assert!(
-            out.solutions.try_push(solution).is_ok(),
-            "a step handles no more frames than it has room for blocks"
-        );
-    }
-
-    fn terms(&self, posted: &Posted, now: Now, target: Target, state: &ShardState) -> Terms {
-        let elapsed = now.mono.micros_since(posted.posted_at.mono) / 1_000_000;
-        let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
-        Terms {
-            version: posted.job.template.version,
-            version_rolling: state.settings.version_rolling,
-            ntime_min: posted.ntime,
-            ntime_max: ntime_max(posted.ntime, elapsed, now.unix.seconds()),
-            target,
-        }
-    }
-
-    /// Everything about a share but its sequence number, which only an accepted one gets.
-    fn record(
-        &self,
-        posted: &Posted,
-        now: Now,
-        submit: &SubmitSharesStandard,
-        share_hash: BlockHash,
-        difficulty: Difficulty,
-    ) -> ShareRecord {
-        let template = &posted.job.template;
-        ShareRecord {
-            sequence: 0,
-            channel: self.key,
-            share_id: share_id(now.unix, &share_hash),
-            share_hash,
-            accepted_at: now.unix,
-            sequence_number: submit.sequence_number,
-            job_id: submit.job_id,
-            template_id: template.id,
-            height: template.height,
-            prev_hash: template.tip.prev_hash,
-            nbits: template.tip.nbits,
-            version: submit.version,
-            ntime: submit.ntime,
-            nonce: submit.nonce,
-            coinbase_value: template.coinbase_value,
-            fees: posted.fees,
-            difficulty,
-            block_found: posted.network_target.is_met_by(&share_hash),
-            hold: false,
-        }
+/// The tip of the newest job, which names the job.
+pub fn new_tip(posted: &Posted, channel_id: u32, job_id: u32) -> SetNewPrevHash {
+    SetNewPrevHash {
+        channel_id,
+        job_id,
+        prev_hash: posted.job.template.tip.prev_hash.0,
+        min_ntime: posted.ntime,
+        nbits: posted.job.template.tip.nbits,
     }
 }

@@ -12,17 +12,19 @@
 use std::net::IpAddr;
 
 use sv2::message::common::{
-    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_FIXED_VERSION, REQUIRES_STANDARD_JOBS,
-    REQUIRES_VERSION_ROLLING, REQUIRES_WORK_SELECTION, SetupConnection, SetupConnectionError,
-    SetupConnectionSuccess,
+    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_EXTENDED_CHANNELS, REQUIRES_FIXED_VERSION,
+    REQUIRES_STANDARD_JOBS, REQUIRES_VERSION_ROLLING, REQUIRES_WORK_SELECTION, SetupConnection,
+    SetupConnectionError, SetupConnectionSuccess,
 };
 use sv2::message::mining::CloseChannel;
-use sv2::{ACT1_BYTES, FromMiner, Opened, Transport, TransportError};
+use sv2::{ACT1_BYTES, CodecError, FromMiner, Opened, Transport, TransportError};
 use work::{Mono, Now};
 
+use super::opening::OpenRequest;
 use super::output::{ChannelKey, ConnectionId, Flow, Output};
 use super::session::{OpenConnection, Session};
 use super::shard::{PendingAck, ShardState};
+use super::submission::Submission;
 use crate::limits::{
     FRAMES_PER_TURN, STASH_BYTES_MAX, WIRE_BYTES_PER_TURN, WIRE_WAITING_MAX, WIRE_WAITING_PAUSE,
     WRITE_STALL_MILLIS,
@@ -227,6 +229,21 @@ impl Connection {
         }
     }
 
+    /// Time has passed. Whether it has something to do because of it.
+    pub fn on_sweep(&mut self, now: Now) -> bool {
+        let Phase::Open(_, session) = &mut self.phase else { return false };
+        session.on_sweep(now)
+    }
+
+    /// Why it ends if its peer sends no more: within a frame that is a fault.
+    pub fn close_at_end(&self) -> Close {
+        let is_sealed = !matches!(self.phase, Phase::Handshake);
+        if is_sealed && !self.stash.is_empty() && !self.has_more {
+            return Reason::MessageTruncated.into();
+        }
+        CloseCause::PeerGone.into()
+    }
+
     /// Cell of the gauge that counts connections like this one.
     pub fn gauge(&self) -> usize {
         match &self.phase {
@@ -279,9 +296,9 @@ impl Connection {
                 Close::Cause(_) => Flow::Close(close),
             };
         }
-        let id = self.id;
+        let (id, peer) = (self.id, self.peer);
         if let Phase::Open(transport, session) = &mut self.phase {
-            let mut open = OpenConnection { id, transport, session, state, now };
+            let mut open = OpenConnection { id, peer, transport, session, state, now };
             if open.flush(out).is_err() {
                 return Flow::Close(close);
             }
@@ -374,8 +391,11 @@ impl Connection {
             Opened::Error(error) => Err(close_for(error).into()),
             Opened::Frame { frame, consumed } => {
                 state.counters.add(counter::FRAMES_RECEIVED, 1);
-                let message =
-                    FromMiner::decode(&frame).map_err(|_| Close::from(Reason::MessageTruncated))?;
+                let message = FromMiner::decode(&frame).map_err(malformed)?;
+                if message.payload_length().is_some_and(|length| length < frame.payload.len()) {
+                    let mismatch = Reason::MessageLengthMismatch as usize;
+                    state.counters.add(counter::REFUSALS + mismatch, 1);
+                }
                 self.on_message(state, now, &message, out)?;
                 Ok(consumed)
             }
@@ -419,39 +439,43 @@ impl Connection {
             let FromMiner::SetupConnection(setup) = message else {
                 return Err(Reason::ProtocolViolation.into());
             };
-            return self.on_setup(state, setup, out);
+            return self.on_setup(state, now, setup, out);
         }
-        let id = self.id;
+        let (id, peer) = (self.id, self.peer);
         let Phase::Open(transport, session) = &mut self.phase else {
             return Err(Reason::ProtocolViolation.into());
         };
-        let mut open = OpenConnection { id, transport, session, state, now };
+        let mut open = OpenConnection { id, peer, transport, session, state, now };
         let done = match message {
-            FromMiner::SubmitSharesStandard(submit) => open.on_submit(submit, out),
-            FromMiner::SubmitSharesExtended(submit) => {
-                open.refuse_share(submit.channel_id, submit.sequence_number, out)
+            FromMiner::SubmitSharesStandard(submit) => {
+                open.on_submit(&Submission::standard(submit), out)
             }
-            FromMiner::OpenStandardMiningChannel(request) => open.on_open(request, out),
+            FromMiner::SubmitSharesExtended(submit) => open.on_submit_extended(submit, out),
+            FromMiner::OpenStandardMiningChannel(request) => {
+                open.on_open(&OpenRequest::standard(request), out)
+            }
             FromMiner::OpenExtendedMiningChannel(request) => {
-                open.refuse_extended(request.request_id, out)
+                open.on_open(&OpenRequest::extended(request), out)
             }
             FromMiner::UpdateChannel(update) => open.on_update(update, out),
             FromMiner::CloseChannel(close) => open.on_close(close.channel_id),
             FromMiner::SetCustomMiningJob(custom) => open.refuse_custom(custom, out),
-            FromMiner::RequestExtensions(request) => open.refuse_extensions(request, out),
+            FromMiner::RequestExtensions(request) => open.on_request_extensions(request, out),
             FromMiner::SetupConnection(_) => return Err(Reason::SetupRejected.into()),
-            FromMiner::Unknown { .. } => {
-                open.state.counters.add(counter::UNKNOWN_FRAMES, 1);
+            FromMiner::Unknown { extension_type, .. } => {
+                open.on_unknown(*extension_type);
                 Ok(())
             }
         };
-        done.map_err(|error| close_for(error).into())
+        done.map_err(|error| Close::from(close_for(error)))?;
+        open.session.ending.map_or(Ok(()), |reason| Err(reason.into()))
     }
 
     /// Answer the one message that this phase understands.
     fn on_setup(
         &mut self,
         state: &ShardState,
+        now: Now,
         setup: &SetupConnection<'_>,
         out: &mut Output,
     ) -> Result<(), Close> {
@@ -459,7 +483,7 @@ impl Connection {
         let Phase::Setup(mut transport) = phase else {
             return Err(Reason::ProtocolViolation.into());
         };
-        let rolls = state.settings.version_rolling;
+        let rolls = state.settings.version_mask != 0;
         let supported =
             if rolls { SUPPORTED_FLAGS } else { SUPPORTED_FLAGS & !REQUIRES_VERSION_ROLLING };
         let unsupported = setup.flags & !supported;
@@ -480,10 +504,13 @@ impl Connection {
             self.phase = Phase::Setup(transport);
             return Err(Reason::SetupRejected.into());
         }
-        let flags = if rolls { 0 } else { REQUIRES_FIXED_VERSION };
+        let version = if rolls { 0 } else { REQUIRES_FIXED_VERSION };
+        // Who selects its own work is given no standard jobs.
+        let selects = setup.flags & REQUIRES_WORK_SELECTION != 0;
+        let flags = version | if selects { REQUIRES_EXTENDED_CHANNELS } else { 0 };
         let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags };
         let sealed = transport.seal(&success, &mut out.wire);
-        self.phase = Phase::Open(transport, Session::new(setup.flags));
+        self.phase = Phase::Open(transport, Session::new(now, setup.flags));
         sealed.map_err(|error| close_for(error).into())
     }
 
@@ -494,14 +521,24 @@ impl Connection {
         now: Now,
         out: &mut Output,
     ) -> Result<(), Close> {
-        let id = self.id;
+        let (id, peer) = (self.id, self.peer);
         let Phase::Open(transport, session) = &mut self.phase else { return Ok(()) };
-        let mut open = OpenConnection { id, transport, session, state, now };
+        let mut open = OpenConnection { id, peer, transport, session, state, now };
         let switched = open.catch_up(out).map_err(|error| Close::from(close_for(error)))?;
         if switched {
             self.switching_since = Some(state.board.tip_seen());
         }
         Ok(())
+    }
+}
+
+/// The reason for which a connection ends whose message cannot be read.
+fn malformed(error: CodecError) -> Close {
+    match error {
+        CodecError::Truncated { .. } => Reason::MessageTruncated.into(),
+        CodecError::TooLong { .. } | CodecError::OptionCount { .. } => {
+            Reason::InvalidEncoding.into()
+        }
     }
 }
 

@@ -38,8 +38,8 @@ pub struct ChannelName {
     pub channel_id: u32,
     /// Who is credited.
     pub miner_id: Arc<str>,
-    /// The whole of its extranonce.
-    pub extranonce: ArrayVec<u8, 32>,
+    /// What of its extranonce the miner does not roll.
+    pub extranonce_prefix: ArrayVec<u8, 32>,
 }
 
 /// A share with its owner.
@@ -49,6 +49,16 @@ pub struct NamedShare {
     pub record: ShareRecord,
     /// Its channel.
     pub channel: Arc<ChannelName>,
+    /// The worker behind the miner, if told apart.
+    pub worker_id: Option<Arc<str>>,
+}
+
+/// What is known of a channel by its key.
+#[derive(Debug)]
+struct Named {
+    channel: Arc<ChannelName>,
+    /// Names of its workers; the first has number 1.
+    workers: Vec<Arc<str>>,
 }
 
 /// Shares that are posted together.
@@ -92,7 +102,7 @@ struct InFlight {
 #[derive(Debug)]
 pub struct Forwarder {
     settings: ForwarderSettings,
-    names: HashMap<ChannelKey, Arc<ChannelName>>,
+    names: HashMap<ChannelKey, Named>,
     /// Shares in no batch, with the time they came.
     queue: VecDeque<(Mono, NamedShare)>,
     /// How many of them are blocks.
@@ -130,24 +140,37 @@ impl Forwarder {
     /// ours: names go ahead on the same ring.
     pub fn on_entry(&mut self, now: Now, shard: usize, entry: Entry) {
         match entry {
-            Entry::Opened { channel, connection, channel_id, miner_id, extranonce } => {
-                let name = ChannelName { connection, channel_id, miner_id, extranonce };
-                self.names.insert(channel, Arc::new(name));
+            Entry::Opened { channel, connection, channel_id, miner_id, extranonce_prefix } => {
+                let name = ChannelName { connection, channel_id, miner_id, extranonce_prefix };
+                let named = Named { channel: Arc::new(name), workers: Vec::new() };
+                self.names.insert(channel, named);
             }
             Entry::Closed { channel } => {
                 self.names.remove(&channel);
             }
-            Entry::Share(record) => {
-                let Some(channel) = self.names.get(&record.channel).cloned() else {
-                    panic_unnamed(&record);
-                };
-                self.durable[shard] = record.sequence;
-                self.counters.add(counter::SHARES, 1);
-                self.blocks_queued += usize::from(record.block_found);
-                self.queue.push_back((now.mono, NamedShare { record, channel }));
+            Entry::Share(record) => self.on_share(now, shard, record),
+            Entry::ShareOfNewWorker { record, worker_id } => {
+                if let Some(named) = self.names.get_mut(&record.channel) {
+                    named.workers.push(worker_id);
+                }
+                self.on_share(now, shard, record);
             }
         }
         self.counters.set(counter::NAMES, self.names.len() as u64);
+    }
+
+    fn on_share(&mut self, now: Now, shard: usize, record: ShareRecord) {
+        let Some(named) = self.names.get(&record.channel) else { panic_unnamed(&record) };
+        let worker = (record.worker as usize).checked_sub(1);
+        let share = NamedShare {
+            record,
+            channel: Arc::clone(&named.channel),
+            worker_id: worker.and_then(|at| named.workers.get(at)).cloned(),
+        };
+        self.durable[shard] = record.sequence;
+        self.counters.add(counter::SHARES, 1);
+        self.blocks_queued += usize::from(record.block_found);
+        self.queue.push_back((now.mono, share));
     }
 
     /// The last share of `shard` that is safe; 0 before the first.

@@ -10,9 +10,14 @@
 //!
 //! ```text
 //! shard.rs       connections of one core: accept, route, fan out, expire
+//! state.rs       what its connections have in common
 //! connection.rs  one miner: Handshake, Setup, Open
 //! session.rs     an open connection's channels and the answers about them
-//! channel.rs     one mining channel: open, jobs given, the share path, batched answers
+//! opening.rs     who may open a channel, and how it begins
+//! channel.rs     one mining channel: jobs given, targets, batched answers
+//! submission.rs  the share path
+//! numbers.rs     job numbers of a connection
+//! workers.rs     workers behind an extended channel
 //! board.rs       what control has decided, as one shard sees it
 //! control.rs     which template may be mined; the prevhash switch
 //! solution.rs    blocks on their way to the nodes
@@ -20,17 +25,25 @@
 //! verifier_link.rs  what a verifier's connection has been told
 //! ```
 
+pub mod admission;
 pub mod board;
 pub mod channel;
 pub mod connection;
 pub mod control;
+pub mod flood;
 pub mod forwarder;
 pub mod identity;
+pub mod numbers;
 pub mod opening;
 pub mod output;
 pub mod session;
 pub mod shard;
 pub mod solution;
+pub mod state;
+pub mod submission;
+pub mod throttle;
+pub mod vardiff;
 pub mod verifier_link;
+pub mod workers;
 
 pub use output::{Entry, Flow, Output, ShareRecord, Solution};

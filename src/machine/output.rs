@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use work::{BlockHash, Difficulty, Job, TemplateId, UnixTime, Work};
 
-use crate::limits::SHARES_PER_TURN;
+use crate::limits::{ROLLED_BYTES_MAX, SHARES_PER_TURN};
 use crate::reason::Close;
 
 /// Names one connection of one shard.
@@ -50,8 +50,8 @@ pub enum Entry {
         channel_id: u32,
         /// Who is credited, without a secret.
         miner_id: Arc<str>,
-        /// The whole of its extranonce.
-        extranonce: ArrayVec<u8, 32>,
+        /// What of its extranonce the miner does not roll.
+        extranonce_prefix: ArrayVec<u8, 32>,
     },
     /// No more shares of this channel will follow.
     Closed {
@@ -60,6 +60,35 @@ pub enum Entry {
     },
     /// An accepted share.
     Share(ShareRecord),
+    /// The first accepted share of a worker, with the worker's name.
+    ShareOfNewWorker {
+        /// The share; its `worker` is the number that the name has from now on.
+        record: ShareRecord,
+        /// The name, by extension 0x0002.
+        worker_id: Arc<str>,
+    },
+}
+
+/// The bytes of an extranonce that a miner rolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rolled {
+    bytes: [u8; ROLLED_BYTES_MAX],
+    length: u8,
+}
+
+impl Rolled {
+    /// These bytes; at most [`ROLLED_BYTES_MAX`], which is all that any channel may roll.
+    pub fn new(rolled: &[u8]) -> Rolled {
+        let length = rolled.len().min(ROLLED_BYTES_MAX);
+        let mut bytes = [0; ROLLED_BYTES_MAX];
+        bytes[..length].copy_from_slice(&rolled[..length]);
+        Rolled { bytes, length: length as u8 }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
 }
 
 /// An accepted share, complete: whoever reads it needs no job and no template.
@@ -93,6 +122,10 @@ pub struct ShareRecord {
     pub ntime: u32,
     /// Header field.
     pub nonce: u32,
+    /// What the miner rolled of the extranonce; nothing on a standard channel.
+    pub rolled: Rolled,
+    /// The worker's number on its channel, from 1; 0 if it is not told apart.
+    pub worker: u32,
     /// All that the coinbase pays, satoshi.
     pub coinbase_value: u64,
     /// Of it, fees.

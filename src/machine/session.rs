@@ -1,70 +1,86 @@
-//! An open connection's channels, and the answer to each message about them.
+//! An open connection's channels: what they are given, and the answer to each message about them.
+//!
+//! Channels of a miner that takes extended jobs are members of one group. Work that all of them
+//! lack goes out once, to the group; what only some lack goes to those.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use sv2::message::common::{REQUIRES_STANDARD_JOBS, REQUIRES_WORK_SELECTION};
-use sv2::message::extension::{RequestExtensions, RequestExtensionsError};
+use sv2::message::extension::{
+    RequestExtensions, RequestExtensionsError, RequestExtensionsSuccess,
+};
 use sv2::message::mining::{
-    OpenMiningChannelError, OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
-    SetCustomMiningJob, SetCustomMiningJobError, SubmitSharesError, SubmitSharesStandard,
+    SetCustomMiningJob, SetCustomMiningJobError, SubmitSharesError, SubmitSharesExtended,
     UpdateChannel, UpdateChannelError,
 };
+use sv2::message::{EXTENSION_CORE, EXTENSION_WORKER};
 use sv2::{Transport, TransportError, U16Sequence};
 use work::{Difficulty, Mono, Now};
 
-use super::channel::Channel;
-use super::identity;
-use super::opening::{self, OpenRefusal};
-use super::output::{ConnectionId, Entry, Output};
+use super::channel::{Channel, extended_job, new_tip};
+use super::flood::{Aim, Excess, Flood};
+use super::numbers::JobNumbers;
+use super::opening::{self, OpenRefusal, Parked};
+use super::output::{ConnectionId, Output};
 use super::shard::{PendingAck, ShardState};
-use crate::limits::{
-    CHANNELS_ENDED_KEPT, OPENS_PARKED_MAX, OPENS_PER_CHANNEL_MAX, WIRE_BYTES_PER_TURN,
-};
+use super::submission::{Judged, Sender, Submission};
+use crate::limits::{CHANNELS_ENDED_KEPT, WIRE_BYTES_PER_TURN};
 use crate::metrics::shard as counter;
 use crate::reason::Reason;
 
 /// Channel id of the one group; channels count from the next number.
 pub const GROUP_CHANNEL_ID: u32 = 1;
 
-/// A request for a channel that waits for verified work (D38).
-#[derive(Debug)]
-struct Parked {
-    request_id: u32,
-    user_identity: Box<[u8]>,
-    nominal_hash_rate: f32,
-    max_target: [u8; 32],
-}
-
 /// What an open connection holds.
 #[derive(Debug)]
 pub struct Session {
     /// By rising channel id.
     pub channels: Vec<Channel>,
-    /// At most [`OPENS_PARKED_MAX`], oldest first.
-    parked: VecDeque<Parked>,
-    next_channel_id: u32,
-    flags: u32,
+    /// The numbers of its jobs.
+    pub numbers: JobNumbers,
+    /// At most [`crate::limits::OPENS_PARKED_MAX`], oldest first.
+    pub(super) parked: VecDeque<Parked>,
+    pub(super) next_channel_id: u32,
+    /// Setup flags of the miner.
+    pub(super) flags: u32,
+    /// Whether extension 0x0002 was negotiated.
+    pub(super) has_workers: bool,
     /// Channels that ended lately: a late share of one may still be a block.
     ended: VecDeque<Channel>,
     /// Channels with shares to acknowledge.
     tallies: usize,
+    /// Channels whose new target no job has followed.
+    fresh_wanted: usize,
     /// Generation of the board that all channels have.
     caught_up: u32,
+    /// Whether the difficulties of its channels are to be looked at.
+    is_look_due: bool,
+    /// How many shares for no channel it may still send.
+    flood: Flood,
+    /// Why the connection ends behind the message that is being answered.
+    pub(super) ending: Option<Reason>,
     /// Since when there is no channel.
     pub empty_since: Mono,
 }
 
 impl Session {
     /// No channels yet, for a miner with these setup flags.
-    pub fn new(flags: u32) -> Session {
+    pub fn new(now: Now, flags: u32) -> Session {
         Session {
             channels: Vec::new(),
+            numbers: JobNumbers::default(),
             parked: VecDeque::new(),
             next_channel_id: GROUP_CHANNEL_ID + 1,
             flags,
+            has_workers: false,
             ended: VecDeque::new(),
             tallies: 0,
+            fresh_wanted: 0,
             caught_up: 0,
+            is_look_due: false,
+            flood: Flood::new(now.mono),
+            ending: None,
             empty_since: Mono(0),
         }
     }
@@ -85,15 +101,43 @@ impl Session {
 
     /// Whether a step would give or tell something even without credit.
     pub fn has_news(&self, state: &ShardState) -> bool {
-        let newest = state.board.current().map(|posted| posted.job_id);
-        let is_behind = newest.is_some_and(|job_id| job_id != self.caught_up);
-        self.tallies > 0 || (is_behind && !self.channels.is_empty())
+        self.is_look_due
+            || self.tallies > 0
+            || self.is_behind(state)
+            || self.may_have_fresh_jobs(state)
+    }
+
+    /// Whether jobs of ours are for this miner: one that selects its own work gets none (D49).
+    pub fn takes_jobs(&self) -> bool {
+        self.flags & REQUIRES_WORK_SELECTION == 0
+    }
+
+    /// Time has passed. Whether a channel's difficulty is to be looked at because of it.
+    pub fn on_sweep(&mut self, now: Now) -> bool {
+        let is_due = |channel: &Channel| now.mono >= channel.vardiff.next_look();
+        self.is_look_due |= self.takes_jobs() && self.channels.iter().any(is_due);
+        self.is_look_due
     }
 
     /// The open channel with this id.
     pub fn find(&mut self, channel_id: u32) -> Option<&mut Channel> {
-        let at = self.channels.binary_search_by_key(&channel_id, |channel| channel.channel_id);
-        at.ok().map(|at| &mut self.channels[at])
+        self.position(channel_id).map(|at| &mut self.channels[at])
+    }
+
+    fn position(&self, channel_id: u32) -> Option<usize> {
+        self.channels.binary_search_by_key(&channel_id, |channel| channel.channel_id).ok()
+    }
+
+    fn is_behind(&self, state: &ShardState) -> bool {
+        let newest = state.board.current().map(|posted| posted.generation);
+        let lacks = newest.is_some_and(|generation| generation != self.caught_up);
+        lacks && !self.channels.is_empty() && self.takes_jobs()
+    }
+
+    fn may_have_fresh_jobs(&self, state: &ShardState) -> bool {
+        self.fresh_wanted > 0
+            && state.board.current().is_some()
+            && self.numbers.has_room(state.board.oldest().unwrap_or(0))
     }
 
     /// A channel that ended lately.
@@ -105,12 +149,18 @@ impl Session {
     fn was_given(&self, channel_id: u32) -> bool {
         (GROUP_CHANNEL_ID + 1..self.next_channel_id).contains(&channel_id)
     }
+
+    fn count_fresh_wanted(&mut self) {
+        self.fresh_wanted = self.channels.iter().filter(|c| c.wants_fresh_job()).count();
+    }
 }
 
 /// An open connection during one message, with everything its answer may need.
 pub struct OpenConnection<'a> {
     /// Its name.
     pub id: ConnectionId,
+    /// Where it comes from.
+    pub peer: IpAddr,
     /// Its cipher.
     pub transport: &'a mut Transport,
     /// Its channels.
@@ -122,40 +172,118 @@ pub struct OpenConnection<'a> {
 }
 
 impl OpenConnection<'_> {
-    /// A share.
+    /// An extended share, with a worker's name behind it if that was negotiated.
     ///
     /// # Errors
     /// The transport's, here and below: they end the connection.
-    pub fn on_submit(
+    pub fn on_submit_extended(
         &mut self,
-        submit: &SubmitSharesStandard,
+        submit: &SubmitSharesExtended<'_>,
         out: &mut Output,
     ) -> Result<(), TransportError> {
-        let known = self.session.was_given(submit.channel_id);
-        let reason = match self.session.find(submit.channel_id) {
-            Some(channel) => match channel.on_submit(self.state, self.id, self.now, submit, out) {
-                Ok(()) => return Ok(()),
-                Err(reason) => reason,
-            },
-            None if known => {
-                if let Some(ended) = self.session.ended(submit.channel_id) {
-                    ended.look_for_block(self.state, submit, out);
+        let has_workers = self.session.has_workers;
+        if !has_workers && !submit.tlv.is_empty() {
+            self.count_refusal(Reason::MessageLengthMismatch);
+        }
+        self.on_submit(&Submission::extended(submit, has_workers), out)
+    }
+
+    /// A share.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn on_submit(
+        &mut self,
+        submit: &Submission<'_>,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        let channel_id = submit.channel_id;
+        let Session { channels, numbers, .. } = &mut *self.session;
+        let at = channels.binary_search_by_key(&channel_id, |channel| channel.channel_id);
+        let reason = match at {
+            Ok(at) => {
+                let from = Sender { connection: self.id, now: self.now };
+                let channel = &mut channels[at];
+                match channel.on_submit(self.state, numbers, from, submit, out) {
+                    Judged::Accepted if channel.vardiff.is_due(self.now.mono, &self.state.goal) => {
+                        return self.look(at, out);
+                    }
+                    Judged::Accepted => return Ok(()),
+                    Judged::Refused(reason) => reason,
+                    Judged::Flooding(excess) => {
+                        self.on_excess(at, excess, out)?;
+                        Reason::ShareRateExceeded
+                    }
+                }
+            }
+            Err(_) if !self.session.flood.take(self.now.mono, &self.state.share_limits) => {
+                let limits = &self.state.share_limits;
+                let excess = self.session.flood.on_excess(self.now.mono, Aim::Missed, limits);
+                if excess == Excess::Close {
+                    self.session.ending = Some(Reason::ShareRateExceeded);
+                }
+                Reason::ShareRateExceeded
+            }
+            Err(_) if channel_id == GROUP_CHANNEL_ID => Reason::SubscriberRoleViolation,
+            Err(_) if self.session.was_given(channel_id) => {
+                if let Some(ended) = self.session.ended(channel_id) {
+                    ended.look_for_block(self.state, &self.session.numbers, submit, out);
                 }
                 Reason::ChannelNotOpen
             }
-            None => Reason::UnknownChannelId,
+            Err(_) => Reason::UnknownChannelId,
         };
-        self.reject(submit.channel_id, submit.sequence_number, reason, out)
+        self.reject(channel_id, submit.sequence_number, reason, out)
     }
 
-    /// A share of another kind than its channel.
-    pub fn refuse_share(
+    /// Look whether a channel's shares come as often as they should.
+    fn look(&mut self, at: usize, out: &mut Output) -> Result<(), TransportError> {
+        let channel = &mut self.session.channels[at];
+        let (current, easiest) = (channel.difficulty(), channel.easiest);
+        let goal = &self.state.goal;
+        let Some(next) = channel.vardiff.look(self.now.mono, current, easiest, goal) else {
+            return Ok(());
+        };
+        channel.flood.on_set_target(self.now.mono);
+        self.set_difficulty(at, next, out)
+    }
+
+    /// A channel sends more shares than it may.
+    fn on_excess(
         &mut self,
-        channel_id: u32,
-        sequence_number: u32,
+        at: usize,
+        excess: Excess,
         out: &mut Output,
     ) -> Result<(), TransportError> {
-        self.reject(channel_id, sequence_number, Reason::SubscriberRoleViolation, out)
+        let channel = &mut self.session.channels[at];
+        match excess {
+            Excess::Refuse => Ok(()),
+            Excess::Retarget { times } => {
+                let current = channel.difficulty();
+                let next = channel.vardiff.on_flood(self.now.mono, current, times);
+                let next = next.harder(self.state.goal.floor()).harder(channel.easiest);
+                self.set_difficulty(at, next, out)
+            }
+            Excess::Close => {
+                self.session.ending = Some(Reason::ShareRateExceeded);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_difficulty(
+        &mut self,
+        at: usize,
+        difficulty: Difficulty,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        let channel = &mut self.session.channels[at];
+        let was_wanted = channel.wants_fresh_job();
+        channel.set_difficulty(difficulty, self.transport, &mut out.wire)?;
+        let is_wanted = channel.wants_fresh_job();
+        self.session.fresh_wanted += usize::from(is_wanted && !was_wanted);
+        self.state.counters.add(counter::SET_TARGETS, 1);
+        Ok(())
     }
 
     fn reject(
@@ -171,122 +299,13 @@ impl OpenConnection<'_> {
         self.transport.seal(&error, &mut out.wire)
     }
 
-    /// Open a channel now, or park the request until there is verified work (D38).
-    pub fn on_open(
-        &mut self,
-        request: &OpenStandardMiningChannel<'_>,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        if self.state.board.current().is_some() {
-            return self.open_or_refuse(request, out);
-        }
-        let parked = Parked {
-            request_id: request.request_id,
-            user_identity: request.user_identity.into(),
-            nominal_hash_rate: request.nominal_hash_rate,
-            max_target: request.max_target,
-        };
-        if self.session.parked.len() >= OPENS_PARKED_MAX {
-            return self.refuse_open(request.request_id, opening::NOT_READY_RETRY, out);
-        }
-        self.session.parked.push_back(parked);
-        Ok(())
-    }
-
-    fn open_or_refuse(
-        &mut self,
-        request: &OpenStandardMiningChannel<'_>,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        match self.open_channel(request, out) {
-            Ok(mut channel) => {
-                let target = channel.1.target().to_le_bytes();
-                let opened = OpenStandardMiningChannelSuccess {
-                    request_id: request.request_id,
-                    channel_id: channel.0.channel_id,
-                    target,
-                    extranonce_prefix: &channel.0.extranonce,
-                    group_channel_id: GROUP_CHANNEL_ID,
-                };
-                self.transport.seal(&opened, &mut out.wire)?;
-                channel.0.give_job(self.state, self.now, self.transport, &mut out.wire)?;
-                if self.session.channels.is_empty() {
-                    self.state.counters.take(counter::IN_SETUP);
-                    self.state.counters.add(counter::OPEN, 1);
-                }
-                self.session.channels.push(channel.0);
-                Ok(())
-            }
-            Err(refusal) => self.refuse_open(request.request_id, refusal, out),
-        }
-    }
-
-    /// The channel, if it may be opened; its name goes to the forwarder first.
-    fn open_channel(
-        &mut self,
-        request: &OpenStandardMiningChannel<'_>,
-        out: &mut Output,
-    ) -> Result<(Channel, Difficulty), OpenRefusal> {
-        if self.session.flags & REQUIRES_WORK_SELECTION != 0 {
-            return Err(opening::STANDARD_FOR_CUSTOM_WORK);
-        }
-        let difficulty = opening::first_difficulty(request, &self.state.settings)?;
-        let miner_id =
-            identity::miner_id(request.user_identity).map_err(|reason| reason.error_code())?;
-        let max = self.state.settings.max_channels_per_connection;
-        // Prefixes rest for some tips: a miner that opens and closes must not use them all up.
-        let opened = (self.session.next_channel_id - GROUP_CHANNEL_ID - 1) as usize;
-        if self.session.channels.len() >= max || opened >= max * OPENS_PER_CHANNEL_MAX {
-            return Err(opening::CHANNEL_LIMIT_REACHED);
-        }
-        if !out.has_credit() {
-            return Err(opening::NOT_READY_RETRY);
-        }
-        let channel_id = self.session.next_channel_id;
-        let channel =
-            self.state.allocate(channel_id, difficulty).ok_or(opening::CHANNEL_LIMIT_REACHED)?;
-        self.session.next_channel_id += 1;
-        out.push(Entry::Opened {
-            channel: channel.key,
-            connection: self.id,
-            channel_id,
-            miner_id,
-            extranonce: channel.extranonce.clone(),
-        });
-        Ok((channel, difficulty))
-    }
-
-    fn refuse_open(
-        &mut self,
-        request_id: u32,
-        refusal: OpenRefusal,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        self.state.counters.add(counter::CHANNEL_REFUSALS, 1);
-        let error = OpenMiningChannelError { request_id, error_code: refusal.as_bytes() };
-        self.transport.seal(&error, &mut out.wire)
-    }
-
-    /// Extended channels are not served.
-    pub fn refuse_extended(
-        &mut self,
-        request_id: u32,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        let refusal = if self.session.flags & REQUIRES_STANDARD_JOBS != 0 {
-            opening::EXTENDED_FOR_STANDARD_JOBS
-        } else {
-            opening::EXTENDED_NOT_SUPPORTED
-        };
-        self.refuse_open(request_id, refusal, out)
-    }
-
-    /// Work that a miner chose itself is not served.
+    /// Work that a miner chose itself is not served (D49).
     pub fn refuse_custom(
         &mut self,
         custom: &SetCustomMiningJob<'_>,
         out: &mut Output,
     ) -> Result<(), TransportError> {
+        self.count_refusal(Reason::SubscriberRoleViolation);
         let error = SetCustomMiningJobError {
             channel_id: custom.channel_id,
             request_id: custom.request_id,
@@ -295,14 +314,22 @@ impl OpenConnection<'_> {
         self.transport.seal(&error, &mut out.wire)
     }
 
-    /// None is supported, and none is required: the answer names what was asked for.
-    pub fn refuse_extensions(
+    /// Extension 0x0002 is supported, and none is required.
+    pub fn on_request_extensions(
         &mut self,
         request: &RequestExtensions<'_>,
         out: &mut Output,
     ) -> Result<(), TransportError> {
+        let request_id = request.request_id;
+        if request.requested_extensions.contains(EXTENSION_WORKER) {
+            self.session.has_workers = true;
+            let supported_extensions = U16Sequence::new(&[EXTENSION_WORKER]);
+            let success = RequestExtensionsSuccess { request_id, supported_extensions };
+            return self.transport.seal(&success, &mut out.wire);
+        }
+        self.count_refusal(Reason::UnsupportedExtension);
         let error = RequestExtensionsError {
-            request_id: request.request_id,
+            request_id,
             unsupported_extensions: request.requested_extensions,
             required_extensions: U16Sequence::new(&[]),
         };
@@ -316,18 +343,28 @@ impl OpenConnection<'_> {
         out: &mut Output,
     ) -> Result<(), TransportError> {
         let channel_id = update.channel_id;
-        let refusal = match self.session.find(channel_id) {
-            None => Reason::UnknownChannelId.error_code(),
-            Some(channel) => match opening::updated_difficulty(update, &self.state.settings) {
-                Ok(difficulty) => {
-                    return channel.set_difficulty(difficulty, self.transport, &mut out.wire);
+        let rate = update.nominal_hash_rate;
+        let wanted = opening::difficulties(rate, update.maximum_target, &self.state.settings);
+        let refusal: OpenRefusal = match (self.session.position(channel_id), wanted) {
+            (None, _) if self.session.was_given(channel_id) => Reason::ChannelNotOpen.into(),
+            (None, _) => Reason::UnknownChannelId.into(),
+            (Some(_), Err(refusal)) => refusal,
+            (Some(at), Ok((_, easiest))) => {
+                let channel = &mut self.session.channels[at];
+                channel.easiest = easiest;
+                let current = channel.difficulty();
+                let (now, goal) = (self.now.mono, &self.state.goal);
+                let next = channel.vardiff.on_update(now, rate, current, easiest, goal);
+                if next == current {
+                    return Ok(());
                 }
-                Err(refusal) => refusal,
-            },
+                channel.flood.on_set_target(now);
+                return self.set_difficulty(at, next, out);
+            }
         };
-        let error_code = refusal.as_bytes();
-        let error = UpdateChannelError { channel_id, error_code };
-        self.transport.seal(&error, &mut out.wire)
+        self.count_refusal(refusal.reason);
+        let error_code = refusal.error_code.as_bytes();
+        self.transport.seal(&UpdateChannelError { channel_id, error_code }, &mut out.wire)
     }
 
     /// The miner ends a channel, or with the group's number all of them. No answer is due.
@@ -347,12 +384,29 @@ impl OpenConnection<'_> {
             self.session.ended.push_back(channel);
         }
         self.session.tallies = self.session.channels.iter().filter(|c| c.has_tally()).count();
+        self.session.count_fresh_wanted();
         if had_channels && self.session.channels.is_empty() {
             self.session.empty_since = self.now.mono;
             self.state.counters.take(counter::OPEN);
             self.state.counters.add(counter::IN_SETUP, 1);
         }
         Ok(())
+    }
+
+    /// A frame of a type or an extension that is not known here is skipped.
+    pub fn on_unknown(&mut self, extension_type: u16) {
+        self.state.counters.add(counter::UNKNOWN_FRAMES, 1);
+        let is_core = extension_type == EXTENSION_CORE;
+        self.count_refusal(if is_core {
+            Reason::UnknownMessageType
+        } else {
+            Reason::UnsupportedExtension
+        });
+    }
+
+    /// Count something that was refused and ends nothing.
+    pub fn count_refusal(&mut self, reason: Reason) {
+        self.state.counters.add(counter::REFUSALS + reason as usize, 1);
     }
 
     /// Give every channel the newest work and tell what is safe, within one turn's bytes. Returns
@@ -363,39 +417,113 @@ impl OpenConnection<'_> {
             && out.has_credit()
         {
             let Some(parked) = self.session.parked.pop_front() else { break };
-            let request = OpenStandardMiningChannel {
-                request_id: parked.request_id,
-                user_identity: &parked.user_identity,
-                nominal_hash_rate: parked.nominal_hash_rate,
-                max_target: parked.max_target,
-            };
-            self.open_or_refuse(&request, out)?;
+            self.on_unparked(&parked, out)?;
         }
-        let mut switched = false;
         if !self.session.has_news(self.state) {
-            return Ok(switched);
+            return Ok(false);
         }
+        if self.session.is_look_due {
+            self.look_at_all(out)?;
+        }
+        let switched = self.session.is_behind(self.state) && self.give_work(out)?;
+        if self.session.may_have_fresh_jobs(self.state) {
+            self.give_fresh_jobs(out)?;
+        }
+        self.flush(out)?;
+        Ok(switched)
+    }
+
+    /// Look at the difficulties of all channels, within one turn's bytes.
+    fn look_at_all(&mut self, out: &mut Output) -> Result<(), TransportError> {
+        for at in 0..self.session.channels.len() {
+            if out.wire.len() >= WIRE_BYTES_PER_TURN {
+                return Ok(());
+            }
+            if self.now.mono >= self.session.channels[at].vardiff.next_look() {
+                self.look(at, out)?;
+            }
+        }
+        self.session.is_look_due = false;
+        Ok(())
+    }
+
+    /// The newest job for all who lack it. Returns whether a new tip was given.
+    fn give_work(&mut self, out: &mut Output) -> Result<bool, TransportError> {
+        let Some(posted) = self.state.board.current() else { return Ok(false) };
+        let generation = posted.generation;
+        let job_id = self.session.numbers.job_id(generation);
+        let is_grouped = self.session.flags & REQUIRES_STANDARD_JOBS == 0
+            && self.session.channels.len() > 1
+            && self.session.channels.iter().all(|channel| channel.is_behind(posted));
+        let mut switched = false;
+        if is_grouped {
+            switched = self.give_group_job(job_id, out)?;
+        } else {
+            for channel in &mut self.session.channels {
+                if out.wire.len() >= WIRE_BYTES_PER_TURN {
+                    return Ok(switched);
+                }
+                let newest = self.state.board.current();
+                if newest.is_some_and(|posted| channel.is_behind(posted)) {
+                    let wire = &mut out.wire;
+                    switched |=
+                        channel.give_job(self.state, self.now, job_id, self.transport, wire)?;
+                }
+            }
+        }
+        self.session.caught_up = generation;
+        self.session.count_fresh_wanted();
+        Ok(switched)
+    }
+
+    /// The newest job, once for all members of the group.
+    fn give_group_job(&mut self, job_id: u32, out: &mut Output) -> Result<bool, TransportError> {
+        let Some(posted) = self.state.board.current() else { return Ok(false) };
+        let is_new_tip = !self.session.channels.iter().all(|channel| channel.is_on_tip(posted));
+        let is_rolled = self.state.settings.version_mask != 0;
+        let job = extended_job(posted, GROUP_CHANNEL_ID, job_id, is_new_tip, is_rolled);
+        self.transport.seal(&job, &mut out.wire)?;
+        if is_new_tip {
+            self.transport.seal(&new_tip(posted, GROUP_CHANNEL_ID, job_id), &mut out.wire)?;
+        }
+        self.state.counters.add(counter::JOBS_SENT, 1);
+        self.state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));
+        for channel in &mut self.session.channels {
+            channel.on_given(self.state, self.now, job_id);
+        }
+        Ok(is_new_tip)
+    }
+
+    /// The newest job again, under a new number, for those whose target has changed: from it on
+    /// there is no doubt which target counts.
+    fn give_fresh_jobs(&mut self, out: &mut Output) -> Result<(), TransportError> {
+        let Some(posted) = self.state.board.current() else { return Ok(()) };
+        let oldest = self.state.board.oldest().unwrap_or(0);
+        let is_all = self.session.channels.iter().all(|channel| !channel.is_behind(posted));
+        // Who still lacks the newest job gets it with the next bytes, and needs no other.
+        if !is_all || out.wire.len() >= WIRE_BYTES_PER_TURN {
+            return Ok(());
+        }
+        let Some(job_id) = self.session.numbers.renumber(posted.generation, oldest) else {
+            return Ok(());
+        };
         for channel in &mut self.session.channels {
             if out.wire.len() >= WIRE_BYTES_PER_TURN {
-                return Ok(switched);
+                break;
             }
-            if channel.is_behind(self.state) {
-                switched |=
-                    channel.give_job(self.state, self.now, self.transport, &mut out.wire)?;
-            }
-            if channel.has_tally() {
-                channel.flush(self.transport, &mut out.wire)?;
-                self.session.tallies -= 1;
+            if channel.wants_fresh_job() {
+                channel.give_job(self.state, self.now, job_id, self.transport, &mut out.wire)?;
             }
         }
-        if let Some(posted) = self.state.board.current() {
-            self.session.caught_up = posted.job_id;
-        }
-        Ok(switched)
+        self.session.count_fresh_wanted();
+        Ok(())
     }
 
     /// Tell what is safe, within one turn's bytes.
     pub fn flush(&mut self, out: &mut Output) -> Result<(), TransportError> {
+        if self.session.tallies == 0 {
+            return Ok(());
+        }
         for channel in self.session.channels.iter_mut().filter(|channel| channel.has_tally()) {
             if out.wire.len() >= WIRE_BYTES_PER_TURN {
                 break;

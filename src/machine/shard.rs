@@ -6,186 +6,24 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rand_chacha::ChaCha20Rng;
-use sv2::{AuthorityKey, Ephemeral, Identity, NoiseError, Transport};
-use work::extranonce::{EXTRANONCE_PREFIX_BYTES, PrefixAllocator};
-use work::seen::TipClock;
-use work::{Difficulty, Mono, Now, Work};
+use sv2::{AuthorityKey, Ephemeral, Identity};
+use work::extranonce::EXTRANONCE_PREFIX_BYTES;
+use work::{Mono, Now};
 
-use super::board::{Board, BoardUpdate};
-use super::channel::{Channel, NewChannel};
+use super::admission::Admission;
+use super::board::BoardUpdate;
 use super::connection::Connection;
-use super::output::{ChannelKey, ConnectionId, Flow, Output};
+use super::output::{ConnectionId, Flow, Output};
+pub use super::state::{PendingAck, ShardSettings, ShardState};
 use crate::limits::{
-    ACKS_PENDING_MAX, CERTIFICATE_SECONDS, CHANNELS_PER_SHARD_MAX, EPHEMERALS_READY,
-    HANDSHAKES_PER_TURN, STARVED_MILLIS_MAX, SWEEP_MILLIS, SWEEP_PER_TURN,
+    CERTIFICATE_SECONDS, EPHEMERALS_READY, HANDSHAKES_PER_TURN, STARVED_MILLIS_MAX, SWEEP_MILLIS,
+    SWEEP_PER_TURN,
 };
-use crate::metrics::{Counters, shard as counter};
+use crate::metrics::shard as counter;
 use crate::reason::{Close, CloseCause, Reason};
-
-/// What a shard is told once.
-#[derive(Debug, Clone)]
-pub struct ShardSettings {
-    /// Its number.
-    pub shard: u8,
-    /// The gateway's number (D23).
-    pub instance_id: u16,
-    /// The start's number (D23).
-    pub epoch: u16,
-    /// Bytes of the whole extranonce: the prefix and what extended channels roll.
-    pub extranonce_bytes: usize,
-    /// Goal of a channel's difficulty.
-    pub target_shares_per_minute: f64,
-    /// Easiest difficulty of a channel.
-    pub min_difficulty: f64,
-    /// Whether miners may roll version bits.
-    pub version_rolling: bool,
-    /// Time for both acts.
-    pub handshake_timeout_ms: u64,
-    /// Time until SetupConnection, and until the first channel.
-    pub setup_timeout_ms: u64,
-    /// Silence after which a connection is closed; 0 for never.
-    pub channel_idle_timeout_ms: u64,
-    /// Floor on how long share hashes are remembered (D43).
-    pub nonce_expire_secs: u64,
-    /// Hashes of shares for which a channel has room between two jobs.
-    pub seen_room: usize,
-    /// Connections of this shard.
-    pub max_connections: usize,
-    /// Connections of one address on this shard; 0 for any number.
-    pub max_connections_per_ip: usize,
-    /// Channels of one connection.
-    pub max_channels_per_connection: usize,
-}
-
-/// An accepted share that waits for its durable number.
-#[derive(Debug, Clone, Copy)]
-pub struct PendingAck {
-    /// The shard's own number.
-    pub sequence: u64,
-    /// Whose.
-    pub connection: ConnectionId,
-    /// Which channel of it.
-    pub channel_id: u32,
-    /// The miner's number.
-    pub sequence_number: u32,
-    /// Its credit.
-    pub work: Work,
-    /// When it came.
-    pub received_at: Mono,
-}
-
-/// What the connections of a shard have in common.
-pub struct ShardState {
-    /// The settings.
-    pub settings: ShardSettings,
-    /// What may be mined.
-    pub board: Board,
-    /// The numbers of its tips.
-    pub tips: TipClock,
-    /// The counters.
-    pub counters: Counters<{ counter::CELLS }>,
-    /// Channels that ended and of which the forwarder does not know it.
-    pub closed: VecDeque<ChannelKey>,
-    prefixes: PrefixAllocator,
-    sequence: u64,
-    next_channel: u64,
-    /// In the order of their sequence numbers.
-    acks: VecDeque<PendingAck>,
-    /// Since when there has been no credit.
-    starved_since: Option<Mono>,
-    authority: AuthorityKey,
-    identity: Identity,
-    entropy: ChaCha20Rng,
-    ephemerals: Vec<Ephemeral>,
-    /// Handshakes that this turn may still answer.
-    handshakes_left: usize,
-}
-
-impl ShardState {
-    /// The number of the next accepted share.
-    pub fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
-    }
-
-    /// Places for accepted shares that wait to be acknowledged.
-    pub fn acks_free(&self) -> usize {
-        ACKS_PENDING_MAX - self.acks.len()
-    }
-
-    /// Remember an accepted share until it is durable.
-    pub fn pend(&mut self, ack: PendingAck) {
-        self.counters.add(counter::SHARES, 1);
-        let rest = Work(u128::from(self.counters.read(counter::WORK_REST)));
-        let (whole, rest) = (ack.work + rest).split_whole();
-        self.counters.add(counter::WORK, whole);
-        self.counters.set(counter::WORK_REST, u64::try_from(rest.0).unwrap_or(0));
-        self.acks.push_back(ack);
-    }
-
-    /// Whether frames may wait for credit, or have waited long enough to be judged without (D19).
-    pub fn may_wait_for_credit(&mut self, now: Now) -> bool {
-        match self.starved_since {
-            None => {
-                self.counters.add(counter::CREDIT_STALLS, 1);
-                self.starved_since = Some(now.mono);
-                true
-            }
-            Some(since) => now.mono < since.plus_millis(STARVED_MILLIS_MAX),
-        }
-    }
-
-    /// Whether another handshake may be answered this turn; if so it is counted.
-    pub fn may_shake_hands(&mut self) -> bool {
-        let may = self.handshakes_left > 0;
-        self.handshakes_left -= usize::from(may);
-        may
-    }
-
-    /// A channel with a prefix of its own, or `None` if there is no prefix left, or no room.
-    pub fn allocate(&mut self, channel_id: u32, difficulty: Difficulty) -> Option<Channel> {
-        if self.counters.read(counter::CHANNELS) >= CHANNELS_PER_SHARD_MAX {
-            return None;
-        }
-        let prefix = self.prefixes.allocate(self.board.tip_number())?;
-        let key = ChannelKey(u64::from(self.settings.shard) << 56 | self.next_channel);
-        self.next_channel += 1;
-        self.counters.add(counter::CHANNELS, 1);
-        self.counters.add(counter::CHANNEL_OPENS, 1);
-        Some(Channel::new(NewChannel {
-            channel_id,
-            key,
-            prefix,
-            extranonce_bytes: self.settings.extranonce_bytes,
-            difficulty,
-        }))
-    }
-
-    /// A channel ended: its prefix rests, its name is to be forgotten.
-    pub fn release(&mut self, channel: &Channel) -> ChannelKey {
-        self.prefixes.free(channel.prefix, self.board.tip_number());
-        self.counters.take(counter::CHANNELS);
-        channel.key
-    }
-
-    /// Act 2 for `act1`.
-    ///
-    /// # Errors
-    /// The handshake's.
-    pub fn respond(
-        &mut self,
-        act1: &[u8; sv2::ACT1_BYTES],
-        act2: &mut [u8; sv2::ACT2_BYTES],
-    ) -> Result<Transport, NoiseError> {
-        let ephemeral = match self.ephemerals.pop() {
-            Some(ephemeral) => ephemeral,
-            None => Ephemeral::generate(&mut self.entropy),
-        };
-        sv2::respond(&self.identity, ephemeral, act1, act2)
-    }
-}
 
 /// The machine of one shard.
 pub struct Shard {
@@ -215,37 +53,18 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard without connections. `identity` is what miners are shown, `authority` renews it,
-    /// `entropy` is seeded by the driver.
+    /// A shard without connections. `admission` says who may open channels, `identity` is what
+    /// miners are shown, `authority` renews it, `entropy` is seeded by the driver.
     pub fn new(
         settings: ShardSettings,
+        admission: Arc<Admission>,
         authority: AuthorityKey,
         identity: Identity,
         entropy: ChaCha20Rng,
     ) -> Shard {
         assert!(settings.extranonce_bytes >= EXTRANONCE_PREFIX_BYTES);
         Shard {
-            state: ShardState {
-                board: Board::default(),
-                tips: TipClock::new(settings.nonce_expire_secs),
-                counters: Counters::default(),
-                closed: VecDeque::new(),
-                prefixes: PrefixAllocator::new(
-                    settings.instance_id,
-                    settings.epoch,
-                    settings.shard,
-                ),
-                sequence: 0,
-                next_channel: 0,
-                acks: VecDeque::with_capacity(ACKS_PENDING_MAX),
-                starved_since: None,
-                authority,
-                identity,
-                entropy,
-                ephemerals: Vec::with_capacity(EPHEMERALS_READY),
-                handshakes_left: HANDSHAKES_PER_TURN,
-                settings,
-            },
+            state: ShardState::new(settings, admission, authority, identity, entropy),
             connections: Vec::new(),
             live: 0,
             per_ip: HashMap::new(),
@@ -272,7 +91,8 @@ impl Shard {
         if self.draining {
             return Err(CloseCause::Drain.into());
         }
-        if self.live >= settings.max_connections || (limit > 0 && of_peer >= limit) {
+        let is_stranger = !peer.is_loopback() && !self.state.strangers.may_try(now.mono, peer);
+        if self.live >= settings.max_connections || (limit > 0 && of_peer >= limit) || is_stranger {
             self.state.counters.add(counter::REFUSED, 1);
             return Err(CloseCause::Limit.into());
         }
@@ -327,6 +147,13 @@ impl Shard {
         has_more
     }
 
+    /// A peer sends no more. Why its connection ends.
+    pub fn on_end_of_stream(&self, id: ConnectionId) -> Close {
+        let slot = self.connections.get(id.slot()).and_then(Option::as_ref);
+        let connection = slot.filter(|connection| connection.id == id);
+        connection.map_or(CloseCause::PeerGone.into(), |connection| connection.close_at_end())
+    }
+
     /// A turn begins.
     pub fn on_turn(&mut self) {
         self.state.handshakes_left = HANDSHAKES_PER_TURN;
@@ -334,8 +161,11 @@ impl Shard {
     }
 
     /// A connection is gone, or was closed as a step asked.
-    pub fn on_gone(&mut self, id: ConnectionId, close: Close) {
+    pub fn on_gone(&mut self, now: Now, id: ConnectionId, close: Close) {
         let Some(mut connection) = self.take(id) else { return };
+        if close == Reason::HandshakeFailed.into() {
+            self.state.strangers.on_failed(now.mono, connection.peer);
+        }
         self.state.counters.take(connection.gauge());
         let names = connection.end(&mut self.state);
         self.state.closed.extend(names);
@@ -407,10 +237,13 @@ impl Shard {
         while self.sweep_left > 0 && self.sweep < self.connections.len() {
             self.sweep_left -= 1;
             self.sweep += 1;
-            let Some(connection) = &self.connections[self.sweep - 1] else { continue };
+            let Some(connection) = &mut self.connections[self.sweep - 1] else { continue };
             let (deadline, close) = connection.deadline(&self.state);
             if deadline <= now.mono {
                 return Some((connection.id, close));
+            }
+            if connection.on_sweep(now) && !std::mem::replace(&mut connection.listed, true) {
+                self.ready.push_back(connection.id);
             }
         }
         None

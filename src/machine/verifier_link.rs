@@ -258,6 +258,7 @@ impl VerifierLink {
                 value: template.coinbase_value,
             },
             merkle_path: template.merkle_path.clone(),
+            rules: template.rules.as_deref().map(<[String]>::to_vec),
             wtxids: template.transactions.iter().map(|t| t.wtxid).collect(),
             totals: Totals {
                 fees: template.total_fees(),

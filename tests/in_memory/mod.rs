@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use gateway::limits::{CERTIFICATE_SECONDS, SHARES_PER_TURN};
+use gateway::machine::admission::{Admission, AuthInput};
 use gateway::machine::board::BoardUpdate;
 use gateway::machine::output::ConnectionId;
 use gateway::machine::shard::{Shard, ShardSettings};
@@ -72,7 +73,7 @@ pub fn settings() -> ShardSettings {
         extranonce_bytes: EXTRANONCE_BYTES,
         target_shares_per_minute: 1e9,
         min_difficulty: 0.0,
-        version_rolling: true,
+        version_mask: work::share::VERSION_ROLLING_MASK,
         handshake_timeout_ms: 5_000,
         setup_timeout_ms: 10_000,
         channel_idle_timeout_ms: 0,
@@ -80,8 +81,14 @@ pub fn settings() -> ShardSettings {
         seen_room: 65_536,
         max_connections: 65_536,
         max_connections_per_ip: 0,
+        max_workers_per_channel: 1_000,
         max_channels_per_connection: 16,
     }
+}
+
+/// Everybody may open channels.
+pub fn admission() -> Admission {
+    Admission::new(AuthInput::Open, 255, [1; 32])
 }
 
 /// A job on the tip `tip`, with a path as deep as a full block's and a coinbase of 260 bytes.
@@ -96,6 +103,7 @@ pub fn job(id: u64, tip: u8) -> Arc<Job> {
         witness_commitment: [0x6a; 38],
         transactions: Vec::new().into(),
         merkle_path: (0..PATH_NODES).map(|node| MerkleNode([node as u8; 32])).collect(),
+        rules: None,
     };
     let payouts = [22, 34, 44].map(|bytes| Payout { script_pubkey: vec![0x51; bytes], share: 1 });
     Arc::new(Job::new(Arc::new(template), &payouts, b"/ReserveGrid/", EXTRANONCE_BYTES).unwrap())
@@ -111,7 +119,7 @@ impl Desk {
             Identity::issue(&authority, static_key, UNIX_SECONDS, CERTIFICATE_SECONDS).unwrap();
         let now = Now { mono: Mono(1_000_000), unix: UnixTime(u64::from(UNIX_SECONDS) * 1_000) };
         let mut desk = Desk {
-            shard: Shard::new(settings(), authority, identity, entropy),
+            shard: Shard::new(settings(), Arc::new(admission()), authority, identity, entropy),
             out: Output::default(),
             now,
             shares: 0,

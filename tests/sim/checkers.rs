@@ -509,6 +509,7 @@ fn shown(job: &Job) -> TemplatePropose {
             value: template.coinbase_value,
         },
         merkle_path: template.merkle_path.clone(),
+        rules: None,
         wtxids: Vec::new(),
         totals: Totals { fees: 0, weight: 0, sigops: 0, tx_count: 0 },
     }

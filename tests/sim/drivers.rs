@@ -324,7 +324,7 @@ impl World {
         if self.may_plant(Plant::SilentEnd) {
             self.has_planted = true;
         } else {
-            core.shard.on_gone(id, close);
+            core.shard.on_gone(now, id, close);
         }
         core.ends += 1;
         for key in core.shard.state.closed.iter().skip(closed) {

@@ -142,6 +142,7 @@ fn new_template(
         witness_commitment,
         merkle_path: merkle_path(&transactions),
         transactions: transactions.into(),
+        rules: None,
     }
 }
 

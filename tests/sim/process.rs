@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gateway::limits::{BOARD_RING, CANDIDATES_MAX, CERTIFICATE_SECONDS};
+use gateway::machine::admission::{Admission, AuthInput};
 use gateway::machine::board::BoardUpdate;
 use gateway::machine::control::{Control, ControlSettings};
 use gateway::machine::forwarder::{Forwarder, ForwarderSettings, Posted};
@@ -228,7 +229,13 @@ fn shard_core(
     let identity = Identity::issue(authority, static_key, seconds, CERTIFICATE_SECONDS).unwrap();
     let copy = authority.to_text().parse().unwrap();
     ShardCore {
-        shard: Shard::new(shard_settings(number, epoch, faults), copy, identity, entropy),
+        shard: Shard::new(
+            shard_settings(number, epoch, faults),
+            Arc::new(Admission::new(AuthInput::Open, 255, [1; 32])),
+            copy,
+            identity,
+            entropy,
+        ),
         board: Ring::new(BOARD_RING),
         solutions: Ring::new(faults.solution_ring),
         entries: Ring::new(faults.share_ring),
@@ -252,7 +259,7 @@ fn shard_settings(number: usize, epoch: u16, faults: &Faults) -> ShardSettings {
         extranonce_bytes: EXTRANONCE_BYTES,
         target_shares_per_minute: 600.0,
         min_difficulty: 0.5f64.powi(faults.share_bits as i32),
-        version_rolling: true,
+        version_mask: work::share::VERSION_ROLLING_MASK,
         handshake_timeout_ms: HANDSHAKE_MILLIS,
         setup_timeout_ms: SETUP_MILLIS,
         channel_idle_timeout_ms: IDLE_MILLIS,
@@ -260,6 +267,7 @@ fn shard_settings(number: usize, epoch: u16, faults: &Faults) -> ShardSettings {
         seen_room: SEEN_ROOM,
         max_connections: CONNECTIONS_MAX,
         max_connections_per_ip: 0,
+        max_workers_per_channel: 1_000,
         max_channels_per_connection: 6,
     }
 }

@@ -77,11 +77,13 @@ impl Checker {
         let mut records: Vec<&ShareRecord> = Vec::new();
         for entry in step.entries {
             match entry {
-                Entry::Opened { channel, extranonce, .. } => {
-                    self.on_opened(step.wire, *channel, extranonce);
+                Entry::Opened { channel, extranonce_prefix, .. } => {
+                    self.on_opened(step.wire, *channel, extranonce_prefix);
                 }
                 Entry::Closed { channel } => self.on_closed(*channel),
-                Entry::Share(record) => records.push(record),
+                Entry::Share(record) | Entry::ShareOfNewWorker { record, .. } => {
+                    records.push(record);
+                }
             }
         }
         for record in &records {

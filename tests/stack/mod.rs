@@ -10,6 +10,8 @@ pub mod client;
 pub mod device;
 pub mod node;
 pub mod process;
+pub mod sv1_miner;
+pub mod translator;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,7 @@ pub struct Service {
     flags: Vec<String>,
     process: Option<Process>,
     addresses: Value,
+    descriptors_max: Option<u64>,
 }
 
 impl Service {
@@ -134,6 +137,7 @@ impl Service {
             flags: Vec::new(),
             process: None,
             addresses: Value::Null,
+            descriptors_max: None,
         }
     }
 
@@ -150,12 +154,21 @@ impl Service {
         std::fs::write(&self.config, toml::to_string(config).unwrap()).unwrap();
     }
 
+    /// Let its next processes have no more than this many descriptors.
+    pub fn limit_descriptors(&mut self, most: u64) {
+        self.descriptors_max = Some(most);
+    }
+
     /// Start the process, without waiting for anything.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         // A file of the process before would be taken for this one's.
         let _ = std::fs::remove_file(self.data_dir.join("addresses.json"));
-        let mut command = Command::new(program(self.name));
+        let program = program(self.name);
+        let mut command = match self.descriptors_max {
+            None => Command::new(program),
+            Some(most) => limited(&program, most),
+        };
         command.args(&self.flags);
         self.process = Some(Process::start(self.name, &mut command, &self.log));
     }
@@ -249,6 +262,15 @@ impl Service {
         let metrics = self.metrics();
         *metrics.get(&full).unwrap_or_else(|| panic!("{} exposes no {full}", self.name))
     }
+}
+
+/// `program` under a limit on descriptors that it cannot raise; the shell becomes the program, so
+/// the number of the process is the program's.
+fn limited(program: &Path, descriptors_max: u64) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors_max.to_string()]);
+    command.arg(program);
+    command
 }
 
 /// Where templates come from.

@@ -92,6 +92,16 @@ impl Node {
         self.process.take().unwrap().terminate(PATIENCE);
     }
 
+    /// SIGKILL: what it had not yet written is lost, blocks that it has taken among it.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Let it take the block with these bytes in hexadecimal digits; its word for it.
+    pub fn submit(&self, block: &str) -> Value {
+        self.call("submitblock", json!([block]))
+    }
+
     fn try_launch(&mut self) -> bool {
         std::fs::write(self.folder.path().join("bitcoin.conf"), "").unwrap();
         let log = self.folder.path().join("output.log");

@@ -29,11 +29,18 @@ impl Process {
                 command.env_remove(key);
             }
         }
+        // The miners of these tests come without passwords.
+        command.env("VELDRA_ALLOW_OPEN_AUTH_INLINE", "1");
         // Logs are searched for words, so they carry no colours.
         command.env("NO_COLOR", "1").env("RUST_LOG", "info");
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         Process { name: name.to_owned(), child, log: log.to_owned() }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The status of a process that has ended.

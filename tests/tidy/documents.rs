@@ -1,10 +1,11 @@
-//! Documents that a program can check: invariants and their guards, reasons, metrics, and the
-//! sample configuration.
+//! Documents that a program can check: invariants and their guards, reasons, metrics, the
+//! sample configuration, and the statements about the mining protocol with their tests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway::config::Config;
+use gateway::config::schema::KEYS;
 use gateway::drive::exposition::Exposition;
 use gateway::drive::ops::Blocks;
 use gateway::reason::{Close, CloseCause, Reason};
@@ -183,19 +184,17 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
     sections.flat_map(|(name, keys)| keys.keys().map(move |key| format!("{name}.{key}"))).collect()
 }
 
-/// Every `section.key` that `src/config.rs` reads: the fields of its raw structs.
-fn accepted(source: &str) -> BTreeSet<String> {
-    let code = code(source);
+/// Every `section.key` that the sample shows without giving it: `#key = value`.
+fn left_out(text: &str) -> BTreeSet<String> {
+    let mut section = "";
     let mut keys = BTreeSet::new();
-    let mut section = None;
-    for line in code.lines() {
-        if let Some(name) = line.strip_prefix("struct Raw") {
-            let name = name.split([' ', '{']).next().unwrap_or_default().to_lowercase();
-            section = Some(name).filter(|name| !name.is_empty() && name != "output");
-        } else if line.starts_with('}') {
-            section = None;
-        } else if let (Some(section), Some((key, _))) = (&section, line.trim().split_once(':')) {
-            keys.insert(format!("{section}.{key}"));
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        }
+        let name = line.strip_prefix('#').and_then(|line| Some(line.split_once(" = ")?.0));
+        if let Some(name) = name.filter(|name| !name.contains(' ')) {
+            keys.insert(format!("{section}.{name}"));
         }
     }
     keys
@@ -205,18 +204,22 @@ fn accepted(source: &str) -> BTreeSet<String> {
 fn filled() -> toml::Table {
     let mut sample: toml::Table = read("config/gateway.toml").parse().unwrap();
     let key = AuthorityKey::generate(&mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-    let address = "bcrt1q6rhpng9evdsfnn833a4f4vej0asu6dk5srld6x";
-    let inserts: [(&str, &str, toml::Value); 7] = [
+    let inserts: [(&str, &str, toml::Value); 8] = [
         ("gateway", "http_api_key", "an api key of length".into()),
-        ("gateway", "network", "regtest".into()),
+        ("gateway", "network", "signet".into()),
         ("noise", "privkey", key.to_text().as_str().into()),
         ("noise", "pubkey", key.public().to_text().into()),
         ("share", "share_upstream_secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()),
         ("mining", "instance_id", 1.into()),
         (
+            "auth",
+            "allowlist",
+            toml::toml! { a = [{ username = "a", password = "b" }] }["a"].clone(),
+        ),
+        (
             "mining",
             "coinbase_outputs",
-            toml::toml! { a = [{ address = address, share = 1 }] }["a"].clone(),
+            toml::toml! { a = [{ address = "raw:51", share = 1 }] }["a"].clone(),
         ),
     ];
     for (section, key, value) in inserts {
@@ -231,14 +234,16 @@ fn filled() -> toml::Table {
 fn the_sample_configuration_is_complete_and_its_defaults_are_true() {
     let text = read("config/gateway.toml");
     let sample = filled();
-    assert_eq!(keys(&sample), accepted(&read("src/config.rs")));
+    let shown: BTreeSet<String> = keys(&sample).union(&left_out(&text)).cloned().collect();
+    assert_eq!(shown, KEYS.iter().map(|key| key.path.to_owned()).collect());
+    assert!(left_out(&text).iter().all(|key| !comment_of(&text, key).is_empty()));
     let whole = format!("{:?}", Config::parse(&sample.to_string()).unwrap());
     assert!(Config::parse(&text).is_err(), "an unfilled sample does not start");
     for key in keys(&sample) {
         let (section, name) = key.split_once('.').unwrap();
         let mut without = sample.clone();
         without[section].as_table_mut().unwrap().remove(name);
-        let is_required = comment_of(&text, name).starts_with("REQUIRED.");
+        let is_required = comment_of(&text, &key).starts_with("REQUIRED.");
         match Config::parse(&without.to_string()) {
             Ok(config) => {
                 assert!(!is_required, "{key} is marked as required and is not");
@@ -249,10 +254,13 @@ fn the_sample_configuration_is_complete_and_its_defaults_are_true() {
     }
 }
 
-/// The comment above a key.
+/// The comment above a key, whether the sample gives it or leaves it out.
 fn comment_of(text: &str, key: &str) -> String {
+    let (section, name) = key.split_once('.').unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    let at = lines.iter().position(|line| line.starts_with(&format!("{key} ="))).unwrap();
+    let start = lines.iter().position(|line| *line == format!("[{section}]")).unwrap();
+    let is_it = |line: &&str| line.trim_start_matches('#').starts_with(&format!("{name} = "));
+    let at = start + lines[start..].iter().position(|line| is_it(line)).unwrap();
     let above = lines[..at].iter().rev().take_while(|line| line.starts_with('#'));
     let above: Vec<&str> = above.map(|line| line.trim_start_matches(['#', ' '])).collect();
     assert!(!above.is_empty(), "{key} has its reason above it");
@@ -261,12 +269,65 @@ fn comment_of(text: &str, key: &str) -> String {
 
 #[test]
 fn a_key_that_is_not_in_the_sample_is_seen() {
-    let source = "struct RawA {\n    #[b(c = \"d:e\")]\n    key: u8,\n}\nstruct F {\n no: u8,\n}";
-    assert_eq!(accepted(source), BTreeSet::from(["a.key".to_owned()]));
+    let text = "[a]\n# One = two.\n#left_out = 1\n[b]\n# REQUIRED. Three\n# four.\nkey = 1";
+    assert_eq!(left_out(text), BTreeSet::from(["a.left_out".to_owned()]));
     let table: toml::Table = "[a]\nkey = 1\nother = 2".parse().unwrap();
     assert_eq!(keys(&table).len(), 2);
-    assert_eq!(
-        comment_of("# One\n# two.\n\n# REQUIRED. Three\n# four.\nkey = 1", "key"),
-        "REQUIRED. Three four."
-    );
+    assert_eq!(comment_of(text, "b.key"), "REQUIRED. Three four.");
+    assert_eq!(comment_of(text, "a.left_out"), "One = two.");
+}
+
+/// Rows of the table of statements: the number, and the tests that show it as `file::test`.
+fn statement_rows(document: &str) -> Vec<(u32, Vec<String>)> {
+    let rows = rows(document).into_iter().filter(|row| row.len() == 3);
+    let rows = rows.filter_map(|row| Some((row[0].parse().ok()?, row[2])));
+    rows.map(|(number, tests)| (number, spans(tests).into_iter().map(str::to_owned).collect()))
+        .collect()
+}
+
+/// Complaints about the statements `required`: one has no row or no test, or two rows, or names a
+/// test that is not there.
+fn statements(document: &str, required: &BTreeSet<u32>, all: &[File]) -> Vec<String> {
+    let rows = statement_rows(document);
+    let with_tests: Vec<u32> =
+        rows.iter().filter(|(_, tests)| !tests.is_empty()).map(|(number, _)| *number).collect();
+    let mut complaints: Vec<String> = required
+        .iter()
+        .filter(|number| with_tests.iter().filter(|other| other == number).count() != 1)
+        .map(|number| format!("statement {number} needs one row that names its tests"))
+        .collect();
+    for (number, test) in rows.iter().flat_map(|(n, tests)| tests.iter().map(move |t| (n, t))) {
+        let there = test.split_once("::").is_some_and(|(path, name)| {
+            all.iter().any(|file| file.path == path && has_function(&file.text, name))
+        });
+        if !there {
+            complaints.push(format!("statement {number}: `{test}` is not a test that is there"));
+        }
+    }
+    complaints
+}
+
+/// Every statement about the mining protocol that holds names the tests that show it.
+#[test]
+fn every_statement_names_its_tests() {
+    let required: BTreeSet<u32> = (1..=87).chain([92]).chain(94..=98).collect();
+    let document = read("docs/protocol.md");
+    let complaints = statements(&document, &required, &files());
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    let told: BTreeSet<u32> = statement_rows(&document).iter().map(|(n, _)| *n).collect();
+    assert_eq!(told, (1..=100).collect(), "what does not hold yet is told, too");
+}
+
+#[test]
+fn a_statement_without_a_test_is_seen() {
+    let all = [File::planted("tests/a.rs", "fn shown() {}\n// fn not_shown() {}")];
+    let table = |tests: &str| format!("| n | what | shown by |\n| --- | --- | --- |\n{tests}");
+    let required = BTreeSet::from([1]);
+    let count = |rows: &str| statements(&table(rows), &required, &all).len();
+    assert_eq!(count("| 1 | a | `tests/a.rs::shown` |"), 0);
+    assert_eq!(count("| 1 | a | – |"), 1);
+    assert_eq!(count("| 2 | a | `tests/a.rs::shown` |"), 1);
+    assert_eq!(count("| 1 | a | `tests/a.rs::not_shown` |"), 1);
+    assert_eq!(count("| 1 | a | `tests/b.rs::shown` |"), 1);
+    assert_eq!(count("| 1 | a | `shown` |"), 1);
 }

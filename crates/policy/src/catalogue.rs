@@ -4,8 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checks::{chain, coinbase, economics, sums, transactions};
-use crate::judge::{Case, Outcome};
+use crate::checks::{chain, coinbase, economics, spends, sums, transactions};
+use crate::judge::Case;
+use crate::outcome::Outcome;
 
 /// Reason code of a reject that no check spoke for: a check that denies lacked an input, and the
 /// policy says that this denies.
@@ -34,6 +35,15 @@ impl Severity {
     }
 }
 
+/// What it means that a check lacks an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// `on_missing_context` of policy.toml says: something is wrong with proposal or verifier.
+    AsPolicySays,
+    /// The verdict names the check and is not changed: not every honest source has this input.
+    Named,
+}
+
 /// One row of the table.
 #[derive(Debug)]
 pub struct Check {
@@ -45,11 +55,13 @@ pub struct Check {
     pub codes: &'static [&'static str],
     /// Severity unless policy.toml says otherwise.
     pub severity: Severity,
+    /// What lacking an input does, if the severity is deny.
+    pub if_missing: IfMissing,
     pub(crate) run: fn(&Case<'_>) -> Outcome,
 }
 
 /// Number of checks.
-pub const CHECKS_COUNT: usize = 20;
+pub const CHECKS_COUNT: usize = 25;
 
 const fn check(
     id: &'static str,
@@ -58,7 +70,14 @@ const fn check(
     title: &'static str,
     run: fn(&Case<'_>) -> Outcome,
 ) -> Check {
-    Check { id, title, codes, severity, run }
+    Check { id, title, codes, severity, if_missing: IfMissing::AsPolicySays, run }
+}
+
+impl Check {
+    const fn named_if_missing(mut self) -> Check {
+        self.if_missing = IfMissing::Named;
+        self
+    }
 }
 
 /// Every check there is.
@@ -90,6 +109,13 @@ pub static CHECKS: [Check; CHECKS_COUNT] = {
         ),
         check("S06", Deny, &["weight_exceeded"], "block weight", sums::weight),
         check(
+            "S07",
+            Warn,
+            &["size_exceeded"],
+            "block size in bytes, without and with witnesses",
+            sums::size,
+        ),
+        check(
             "S08",
             Deny,
             &["sigops_exceeded", "sigops_declared_mismatch"],
@@ -110,6 +136,14 @@ pub static CHECKS: [Check; CHECKS_COUNT] = {
             "coinbase leaves no money behind",
             sums::value_too_low,
         ),
+        check(
+            "S11",
+            Warn,
+            &["fee_declared_mismatch"],
+            "declared fees are inputs less outputs, where the inputs are known",
+            spends::declared_fee,
+        )
+        .named_if_missing(),
         check(
             "S12",
             Deny,
@@ -147,15 +181,37 @@ pub static CHECKS: [Check; CHECKS_COUNT] = {
             Deny,
             &["double_spend_in_template"],
             "no output spent twice",
-            transactions::double_spends,
+            spends::double_spends,
         ),
         check(
             "S21",
             Deny,
             &["tx_order_invalid"],
             "parents stand before their children",
-            transactions::order,
+            spends::order,
         ),
+        check(
+            "S22",
+            Deny,
+            &["tx_not_final"],
+            "transactions are final at this height and time",
+            spends::finality,
+        ),
+        check(
+            "S23",
+            Warn,
+            &["tx_too_large"],
+            "no transaction heavier than nodes relay",
+            transactions::too_large,
+        ),
+        check(
+            "S24",
+            Deny,
+            &["rules_unsupported"],
+            "rules of the block are known here",
+            chain::rules,
+        )
+        .named_if_missing(),
         check(
             "E06",
             Warn,

@@ -6,9 +6,9 @@ use work::contract::verifier::ProposedCoinbase;
 /// Longest hole that is put together; a scriptSig holds at most 100 bytes.
 pub const EXTRANONCE_BYTES_MAX: usize = 255;
 
-/// Weight of what the block's form of a coinbase has beyond the stripped one: marker and flag,
-/// and one witness item of 32 bytes with its two lengths.
-const WITNESS_WEIGHT: u64 = 2 + 1 + 1 + 32;
+/// Bytes of what the block's form of a coinbase has beyond the stripped one: marker and flag, and
+/// one witness item of 32 bytes with its two lengths. Each weighs one unit.
+pub const WITNESS_BYTES: u64 = 2 + 1 + 1 + 32;
 
 /// First bytes of a witness commitment output (BIP141).
 pub const COMMITMENT_HEADER: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
@@ -66,13 +66,13 @@ impl CoinbaseFacts {
     }
 }
 
+/// Bytes of a coinbase without its witness, from the lengths of its parts.
+pub fn stripped_bytes(coinbase: &ProposedCoinbase) -> u64 {
+    let fixed = coinbase.prefix.0.len().saturating_add(coinbase.suffix.0.len());
+    fixed.saturating_add(coinbase.extranonce_len) as u64
+}
+
 /// Weight of a coinbase in its block, witness included, from the lengths of its parts.
 pub fn weight(coinbase: &ProposedCoinbase) -> u64 {
-    let stripped = coinbase
-        .prefix
-        .0
-        .len()
-        .saturating_add(coinbase.suffix.0.len())
-        .saturating_add(coinbase.extranonce_len);
-    (stripped as u64).saturating_mul(4).saturating_add(WITNESS_WEIGHT)
+    stripped_bytes(coinbase).saturating_mul(4).saturating_add(WITNESS_BYTES)
 }

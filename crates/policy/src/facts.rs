@@ -40,6 +40,8 @@ pub struct Decoded {
     pub outputs: Box<[Output]>,
     /// nLockTime.
     pub lock_time: u32,
+    /// nVersion, of which consensus reads all bits.
+    pub version: u32,
 }
 
 /// One input.
@@ -73,6 +75,16 @@ impl TransactionFacts {
         match &self.decoded {
             Ok(decoded) => decoded.weight,
             Err(_) => (self.data_bytes as u64).saturating_mul(4),
+        }
+    }
+
+    /// Bytes without witnesses; for bytes that are no transaction, all of them.
+    pub fn stripped_bytes(&self) -> u64 {
+        let bytes = self.data_bytes as u64;
+        match &self.decoded {
+            // A byte of a witness weighs one unit, any other four.
+            Ok(decoded) => decoded.weight.saturating_sub(bytes) / 3,
+            Err(_) => bytes,
         }
     }
 
@@ -110,6 +122,7 @@ fn decode(data: &[u8]) -> Result<Decoded, String> {
         spends: spends.collect(),
         outputs: outputs.collect(),
         lock_time: transaction.lock_time.to_consensus_u32(),
+        version: transaction.version.0.cast_unsigned(),
     })
 }
 
@@ -166,7 +179,9 @@ mod tests {
         let data = encode::serialize(&spend(1_000));
         let facts = TransactionFacts::from_bytes(&data).decoded.unwrap();
         assert_eq!(facts.sigops_legacy_cost, 84);
-        assert_eq!(facts.lock_time, 7);
+        assert_eq!((facts.lock_time, facts.version), (7, 2));
+        let stripped = spend(1_000).base_size() as u64;
+        assert_eq!(TransactionFacts::from_bytes(&data).stripped_bytes(), stripped);
         assert_eq!(facts.spends[..], [Spend { txid: Txid([3; 32]), vout: 5, sequence: 9 }]);
         assert_eq!(facts.outputs[0].value, 1_000);
         assert_eq!(facts.wtxid.0, work::hash::sha256d(&data));

@@ -4,51 +4,24 @@ use serde::Serialize;
 use work::contract::bytes::HexBytes;
 use work::contract::verifier::{TemplatePropose, TemplateVerdict, VerdictDetail};
 use work::job;
-use work::{Decision, Tip};
+use work::{Decision, Tip, Txid};
 
-use crate::catalogue::{CHECKS, NOT_EVALUATED, Severity};
+use crate::catalogue::{CHECKS, IfMissing, NOT_EVALUATED, Severity};
 use crate::coinbase::CoinbaseFacts;
 use crate::context::Context;
+use crate::links::Links;
+use crate::outcome::Outcome;
 use crate::policy::{OnMissingContext, Policy};
 use crate::proposal::Proposal;
 
-/// What a check says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Nothing to object to.
-    Pass,
-    /// At most one finding for each of the check's codes.
-    Fail(Vec<Finding>),
-    /// An input is missing.
-    NotEvaluated,
-}
-
-impl Outcome {
-    /// [`Outcome::Fail`] with `findings`, or [`Outcome::Pass`] if there are none.
-    pub(crate) fn of(findings: Vec<Finding>) -> Outcome {
-        if findings.is_empty() { Outcome::Pass } else { Outcome::Fail(findings) }
-    }
-
-    /// One finding.
-    pub(crate) fn fail(code: &'static str, got: String, want: String) -> Outcome {
-        Outcome::Fail(vec![Finding { code, got, want }])
-    }
-}
-
-/// One objection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) code: &'static str,
-    pub(crate) got: String,
-    pub(crate) want: String,
-}
-
-/// What the checks look at: the three inputs, and the coinbase put together once.
+/// What the checks look at: the three inputs, and what several of them need, made once.
 pub(crate) struct Case<'a> {
     pub(crate) proposal: &'a Proposal<'a>,
     pub(crate) context: &'a Context,
     pub(crate) policy: &'a Policy,
     pub(crate) coinbase: Result<CoinbaseFacts, String>,
+    /// Nothing if a transaction does not decode: then S18 speaks.
+    pub(crate) links: Option<Links<'a>>,
 }
 
 impl Case<'_> {
@@ -77,6 +50,10 @@ pub struct Detail {
     pub got: String,
     /// What was expected.
     pub want: String,
+    /// The transactions it objects to, in block order, at most [`DETAIL_TXIDS_MAX`].
+    ///
+    /// [`DETAIL_TXIDS_MAX`]: work::contract::verifier::DETAIL_TXIDS_MAX
+    pub txids: Vec<Txid>,
 }
 
 /// The outcome of all checks, in the catalogue's order.
@@ -89,7 +66,7 @@ pub struct Ruling {
     pub reason_codes: Vec<&'static str>,
     /// The checks that spoke.
     pub details: Vec<Detail>,
-    /// Ids of checks that lacked an input.
+    /// Ids of checks that lacked an input, or a part of it.
     pub not_evaluated: Vec<&'static str>,
 }
 
@@ -125,6 +102,7 @@ impl Detail {
             severity: self.severity.name().to_owned(),
             got: self.got.clone(),
             want: self.want.clone(),
+            txids: self.txids.clone(),
         }
     }
 }
@@ -153,7 +131,8 @@ pub fn tip_hash(template: &TemplatePropose) -> [u8; 32] {
 /// Run every check that is not off.
 pub fn judge(proposal: &Proposal<'_>, context: &Context, policy: &Policy) -> Ruling {
     let coinbase = CoinbaseFacts::assemble(&proposal.template.coinbase);
-    let case = Case { proposal, context, policy, coinbase };
+    let links = Links::of(proposal.transactions);
+    let case = Case { proposal, context, policy, coinbase, links };
     let mut details = Vec::new();
     let mut not_evaluated = Vec::new();
     let mut denied_unseen = false;
@@ -170,10 +149,12 @@ pub fn judge(proposal: &Proposal<'_>, context: &Context, policy: &Policy) -> Rul
                 severity,
                 got: finding.got,
                 want: finding.want,
+                txids: finding.txids,
             })),
             Outcome::NotEvaluated => {
                 not_evaluated.push(check.id);
-                denied_unseen |= severity == Severity::Deny;
+                denied_unseen |=
+                    severity == Severity::Deny && check.if_missing == IfMissing::AsPolicySays;
             }
         }
     }

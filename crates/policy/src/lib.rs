@@ -21,11 +21,13 @@ pub mod coinbase;
 pub mod context;
 pub mod facts;
 pub mod judge;
+mod links;
+mod outcome;
 pub mod policy;
 pub mod proposal;
 pub mod toml_error;
 
-pub use catalogue::{CHECKS, Check, Severity};
+pub use catalogue::{CHECKS, Check, IfMissing, Severity};
 pub use context::Context;
 pub use facts::TransactionFacts;
 pub use judge::{Detail, Ruling, judge};

@@ -19,6 +19,15 @@ const WEIGHT_MAX: u64 = 4_000_000;
 /// Signature operation cost that consensus allows.
 const SIGOPS_MAX: u64 = 80_000;
 
+/// Bytes that a block can have at most: each weighs one unit or four.
+const SIZE_MAX: u64 = WEIGHT_MAX;
+
+/// Bytes without witnesses that a block can have at most.
+const STRIPPED_SIZE_MAX: u64 = WEIGHT_MAX / 4;
+
+/// Weight of a transaction beyond which nodes do not relay it.
+const TX_WEIGHT_STANDARD: u64 = 400_000;
+
 /// Characters of `version`.
 const VERSION_CHARS_MAX: usize = 128;
 
@@ -46,8 +55,14 @@ pub struct Policy {
     pub payouts: Vec<Payout>,
     /// Weight units of the whole block.
     pub weight_max: u64,
+    /// Bytes of the whole block.
+    pub size_max: u64,
+    /// Bytes of the whole block without witnesses.
+    pub stripped_size_max: u64,
     /// Signature operation cost of the whole block.
     pub sigops_max: u64,
+    /// Weight units of one transaction.
+    pub tx_weight_max: u64,
     /// Satoshi that the coinbase may leave behind without a warning.
     pub coinbase_value_tolerance_sat: u64,
     /// Milliseconds after a tip in which an empty block is nothing to warn of.
@@ -93,7 +108,10 @@ struct RawOutput {
 #[serde(deny_unknown_fields)]
 struct RawStructure {
     weight_max: Option<Spanned<u64>>,
+    size_max: Option<Spanned<u64>>,
+    stripped_size_max: Option<Spanned<u64>>,
     sigops_max: Option<Spanned<u64>>,
+    tx_weight_max: Option<Spanned<u64>>,
     coinbase_value_tolerance_sat: Option<Spanned<u64>>,
 }
 
@@ -120,43 +138,36 @@ impl Policy {
         let severities = severities(text, &raw.severity)?;
         let pinned = position(PAYOUT_CHECK).is_none_or(|at| severities[at] != Severity::Off);
         let payouts = payouts(text, raw.payout, network, pinned)?;
-        let number = |key: &str, value: &Option<Spanned<u64>>, default: u64, most: u64| match value
-        {
-            Some(value) if *value.get_ref() > most => Err(TomlError::at(
-                text,
-                value.span(),
-                key,
-                &value.get_ref().to_string(),
-                &format!("a whole number from 0 to {most}"),
-            )),
-            Some(value) => Ok(*value.get_ref()),
-            None => Ok(default),
-        };
-        let raw_structure = &raw.structure;
+        let structure = &raw.structure;
+        let numbers = Numbers { text, table: "structure" };
+        let number = |key, value: &_, default, most| numbers.read(key, value, default, most);
         let mut policy = Policy {
             version,
             on_missing_context: raw.on_missing_context,
             payouts,
-            weight_max: number(
-                "structure.weight_max",
-                &raw_structure.weight_max,
-                WEIGHT_MAX,
-                WEIGHT_MAX,
+            weight_max: number("weight_max", &structure.weight_max, WEIGHT_MAX, WEIGHT_MAX)?,
+            size_max: number("size_max", &structure.size_max, SIZE_MAX, SIZE_MAX)?,
+            stripped_size_max: number(
+                "stripped_size_max",
+                &structure.stripped_size_max,
+                STRIPPED_SIZE_MAX,
+                STRIPPED_SIZE_MAX,
             )?,
-            sigops_max: number(
-                "structure.sigops_max",
-                &raw_structure.sigops_max,
-                SIGOPS_MAX,
-                SIGOPS_MAX,
+            sigops_max: number("sigops_max", &structure.sigops_max, SIGOPS_MAX, SIGOPS_MAX)?,
+            tx_weight_max: number(
+                "tx_weight_max",
+                &structure.tx_weight_max,
+                TX_WEIGHT_STANDARD,
+                WEIGHT_MAX,
             )?,
             coinbase_value_tolerance_sat: number(
-                "structure.coinbase_value_tolerance_sat",
-                &raw_structure.coinbase_value_tolerance_sat,
+                "coinbase_value_tolerance_sat",
+                &structure.coinbase_value_tolerance_sat,
                 0,
                 MONEY_MAX,
             )?,
-            empty_block_allow_for_ms_after_tip: number(
-                "empty_block.allow_for_ms_after_tip",
+            empty_block_allow_for_ms_after_tip: Numbers { text, table: "empty_block" }.read(
+                "allow_for_ms_after_tip",
                 &raw.empty_block.allow_for_ms_after_tip,
                 EMPTY_BLOCK_ALLOW_MS,
                 DAY_MS,
@@ -192,16 +203,21 @@ impl Policy {
             OnMissingContext::Warn => "warn",
         };
         let mut lines = format!(
-            "reservegrid policy 1\nversion={:?}\non_missing_context={on_missing}\n\
-             structure.weight_max={}\nstructure.sigops_max={}\n\
-             structure.coinbase_value_tolerance_sat={}\nempty_block.allow_for_ms_after_tip={}\n",
-            self.version,
-            self.weight_max,
-            self.sigops_max,
-            self.coinbase_value_tolerance_sat,
-            self.empty_block_allow_for_ms_after_tip,
+            "reservegrid policy 1\nversion={:?}\non_missing_context={on_missing}\n",
+            self.version
         );
         // Writing to a String cannot fail.
+        for (key, number) in [
+            ("structure.weight_max", self.weight_max),
+            ("structure.size_max", self.size_max),
+            ("structure.stripped_size_max", self.stripped_size_max),
+            ("structure.sigops_max", self.sigops_max),
+            ("structure.tx_weight_max", self.tx_weight_max),
+            ("structure.coinbase_value_tolerance_sat", self.coinbase_value_tolerance_sat),
+            ("empty_block.allow_for_ms_after_tip", self.empty_block_allow_for_ms_after_tip),
+        ] {
+            let _ = writeln!(lines, "{key}={number}");
+        }
         for payout in &self.payouts {
             let script = encode(&payout.script_pubkey);
             let _ = writeln!(lines, "payout={script} {}", payout.share);
@@ -210,6 +226,31 @@ impl Policy {
             let _ = writeln!(lines, "severity.{}={}", check.id, severity.name());
         }
         lines
+    }
+}
+
+/// Reads the numbers of one table.
+struct Numbers<'a> {
+    text: &'a str,
+    table: &'static str,
+}
+
+impl Numbers<'_> {
+    /// The number that `key` has, from 0 to `most`, or `default`.
+    fn read(
+        &self,
+        key: &str,
+        value: &Option<Spanned<u64>>,
+        default: u64,
+        most: u64,
+    ) -> Result<u64, TomlError> {
+        let Some(value) = value else { return Ok(default) };
+        if *value.get_ref() <= most {
+            return Ok(*value.get_ref());
+        }
+        let (key, got) = (format!("{}.{key}", self.table), value.get_ref().to_string());
+        let expected = format!("a whole number from 0 to {most}");
+        Err(TomlError::at(self.text, value.span(), &key, &got, &expected))
     }
 }
 

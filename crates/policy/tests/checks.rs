@@ -29,7 +29,10 @@ fn warned(fixture: &Fixture, code: &str) {
 fn clean(fixture: &Fixture) {
     let ruling = fixture.judge();
     assert_eq!(ruling.decision, Decision::Accept);
-    assert!(ruling.details.is_empty() && ruling.not_evaluated.is_empty(), "{ruling:?}");
+    assert!(ruling.details.is_empty(), "{ruling:?}");
+    // The outputs of earlier blocks are known to nodes only.
+    let fees_are_known = fixture.transactions.is_empty();
+    assert_eq!(ruling.not_evaluated, if fees_are_known { &[][..] } else { &["S11"] });
 }
 
 /// The fixture after `spoil`.
@@ -62,7 +65,7 @@ fn s01_prev_hash() {
     let old = spoiled(|f| f.template.prev_hash = tip_hash(9));
     denied(&old, "prevhash_not_tip");
     // What rests on the tip says nothing about a child of another block.
-    assert_eq!(old.judge().not_evaluated, ["S02", "S03", "S05"]);
+    assert_eq!(old.judge().not_evaluated, ["S02", "S03", "S05", "S11"]);
 }
 
 #[test]
@@ -105,16 +108,44 @@ fn s05_times() {
 
 #[test]
 fn s05_timewarp_on_testnet4() {
-    let warped = |network| {
-        let mut fixture = Fixture::new();
-        fixture.context.network = network;
-        fixture.context.chain.network = network;
-        fixture.context.chain.next_min_time = TIP_TIME - 600;
-        // The subsidy of this height differs from regtest's.
-        fixture.with_policy("[severity]\nS10 = \"off\"\n")
+    let mut warped = on_testnet4();
+    warped.context.chain.next_min_time = TIP_TIME - 600;
+    denied(&warped, "timewarp");
+    let mut elsewhere = Fixture::on(Network::Signet, family().iter().map(proposed).collect());
+    elsewhere.context.network = Network::Signet;
+    elsewhere.context.chain.network = Network::Signet;
+    elsewhere.context.chain.next_min_time = TIP_TIME - 600;
+    clean(&elsewhere);
+}
+
+/// Goal: on testnet4 target and times of a template belong together, whichever side of the twenty
+/// minutes they are on and whenever the verifier looked at its chain.
+#[test]
+fn s03_and_s05_after_twenty_minutes_of_testnet4() {
+    const LEAST: u32 = 0x1d00_ffff;
+    let at = |seconds: u32, min_time: u32, nbits: u32| {
+        let mut fixture = on_testnet4();
+        fixture.context.now_seconds = u64::from(TIP_TIME + seconds);
+        let template = &mut fixture.template;
+        (template.curtime, template.min_time) = (TIP_TIME + seconds, min_time);
+        template.nbits = nbits;
+        fixture
     };
-    denied(&warped(Network::Testnet4), "timewarp");
-    clean(&warped(Network::Signet));
+    clean(&at(1_200, MEDIAN_TIME + 1, NBITS));
+    denied(&at(1_200, MEDIAN_TIME + 1, LEAST), "nbits_mismatch");
+    clean(&at(1_201, TIP_TIME + 1_201, LEAST));
+    denied(&at(1_201, TIP_TIME + 1_201, NBITS), "nbits_mismatch");
+    denied(&at(1_201, TIP_TIME + 1_200, LEAST), "ntime_too_old");
+    // A retarget has no such exception.
+    let retarget = |nbits| {
+        let mut fixture = at(1_201, TIP_TIME + 1_201, nbits);
+        fixture.context.chain.height = 2 * 2_016 - 1;
+        let mut ruling = fixture.judge();
+        ruling.reason_codes.retain(|code| *code != "height_mismatch");
+        ruling.reason_codes
+    };
+    assert!(retarget(NBITS).is_empty());
+    assert_eq!(retarget(LEAST), ["nbits_mismatch"]);
 }
 
 #[test]
@@ -132,19 +163,42 @@ fn s06_weight() {
 }
 
 #[test]
+fn s07_size() {
+    let all: Vec<_> = family();
+    let template = Fixture::new().template;
+    let coinbase = template.coinbase.prefix.0.len()
+        + template.coinbase.suffix.0.len()
+        + template.coinbase.extranonce_len;
+    let frame = 80 + 1 + coinbase;
+    let stripped = frame + all.iter().map(bitcoin::Transaction::base_size).sum::<usize>();
+    let whole = frame + 36 + all.iter().map(bitcoin::Transaction::total_size).sum::<usize>();
+    let limits = |stripped: usize, whole: usize| {
+        let lines = format!("[structure]\nstripped_size_max = {stripped}\nsize_max = {whole}\n");
+        Fixture::new().with_policy(&lines)
+    };
+    clean(&limits(stripped, whole));
+    warned(&limits(stripped - 1, whole), "size_exceeded");
+    warned(&limits(stripped, whole - 1), "size_exceeded");
+}
+
+#[test]
 fn s08_sigops() {
     let with = |sigops: u32| spoiled(|f| f.transactions[2].sigops = sigops);
     clean(&with(80_000));
     denied(&with(80_001), "sigops_exceeded");
-    let mut busy = transaction(1);
-    busy.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0xac, 0xac]);
-    let declared = |sigops| {
+    let busy = |operations: usize, declared: u32| {
+        let mut busy = transaction(1);
+        busy.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0xac; operations]);
         let mut transaction = proposed(&busy);
-        transaction.sigops = sigops;
+        transaction.sigops = declared;
         Fixture::of(vec![transaction])
     };
-    clean(&declared(8));
-    denied(&declared(7), "sigops_declared_mismatch");
+    clean(&busy(2, 8));
+    denied(&busy(2, 7), "sigops_declared_mismatch");
+    // A declaration cannot hide that the block costs too much.
+    clean(&busy(20_000, 80_000));
+    let hidden = busy(20_001, 0).judge();
+    assert_eq!(hidden.reason_codes, ["sigops_exceeded", "sigops_declared_mismatch"]);
 }
 
 #[test]
@@ -168,6 +222,39 @@ fn s10_value_too_low() {
     let tolerance = |sat| format!("[structure]\ncoinbase_value_tolerance_sat = {sat}\n");
     clean(&modest().with_policy(&tolerance(10)));
     warned(&modest().with_policy(&tolerance(9)), "coinbase_value_too_low");
+}
+
+#[test]
+fn s11_declared_fees() {
+    let fee = |fee: u64| {
+        let mut transactions = Fixture::new().transactions;
+        transactions[4].fee = fee;
+        Fixture::of(transactions)
+    };
+    clean(&fee(FEE));
+    for wrong in [0, FEE - 1, FEE + 1] {
+        warned(&fee(wrong), "fee_declared_mismatch");
+    }
+    // It creates more than it spends: no fee is right.
+    let mut greedy = child(&transaction(0));
+    greedy.output[0].value = Amount::from_sat(10_001);
+    let all = [transaction(0), greedy];
+    warned(&Fixture::of(all.iter().map(proposed).collect()), "fee_declared_mismatch");
+    // With one input of an earlier block, the known one still leaves a least fee.
+    let mixed = |fee: u64| {
+        let mut mixed = child(&transaction(0));
+        mixed.input.push(transaction(1).input[0].clone());
+        let mut mixed = proposed(&mixed);
+        mixed.fee = fee;
+        Fixture::of(vec![proposed(&transaction(0)), mixed])
+    };
+    clean(&mixed(FEE));
+    clean(&mixed(FEE + 5_000));
+    warned(&mixed(FEE - 1), "fee_declared_mismatch");
+    // An input that nobody here knows denies nothing.
+    let strict = Fixture::new().with_policy("[severity]\nS11 = \"deny\"\n");
+    clean(&strict);
+    denied(&fee(1).with_policy("[severity]\nS11 = \"deny\"\n"), "fee_declared_mismatch");
 }
 
 #[test]
@@ -229,7 +316,7 @@ fn s14_structure() {
         let _ = f.template.coinbase.suffix.0.pop();
     });
     denied(&cut, "coinbase_malformed");
-    assert_eq!(cut.judge().not_evaluated, ["S02", "S09", "S10", "S12", "S13", "S15"]);
+    assert_eq!(cut.judge().not_evaluated, ["S02", "S09", "S10", "S11", "S12", "S13", "S15"]);
     let two = spoiled(|f| f.template.coinbase.prefix.0[4] = 2);
     denied(&two, "coinbase_malformed");
     let outside = spoiled(|f| {
@@ -240,7 +327,8 @@ fn s14_structure() {
     denied(&outside, "coinbase_malformed");
     denied(&spoiled(|f| f.template.coinbase.extranonce_len = 256), "coinbase_malformed");
     let endless = spoiled(|f| f.template.coinbase.extranonce_len = usize::MAX);
-    assert_eq!(endless.judge().reason_codes, ["weight_exceeded", "coinbase_malformed"]);
+    let codes = ["weight_exceeded", "size_exceeded", "coinbase_malformed"];
+    assert_eq!(endless.judge().reason_codes, codes);
 }
 
 #[test]
@@ -293,7 +381,7 @@ fn s18_decode() {
     transactions[1] = proposed_bytes(vec![1, 2, 3]);
     let fixture = Fixture::of(transactions);
     denied(&fixture, "tx_malformed");
-    assert_eq!(fixture.judge().not_evaluated, ["S16", "S20", "S21"]);
+    assert_eq!(fixture.judge().not_evaluated, ["S11", "S16", "S20", "S21", "S22"]);
     let mut transactions = Fixture::new().transactions;
     let mut trailing = transactions[1].data.0.clone();
     trailing.push(0);
@@ -331,6 +419,102 @@ fn s21_order() {
     let mut transactions = Fixture::new().transactions;
     transactions.swap(3, 4);
     denied(&Fixture::of(transactions), "tx_order_invalid");
+    // The parent is there, the output is not.
+    let mut astray = child(&transaction(3));
+    astray.input[0].previous_output.vout = 1;
+    let all = [transaction(3), astray];
+    denied(&Fixture::of(all.iter().map(proposed).collect()), "tx_order_invalid");
+}
+
+#[test]
+fn s22_absolute_locks() {
+    let locked = |lock_time: u32, sequence: u32| {
+        let mut locked = transaction(0);
+        locked.lock_time = bitcoin::absolute::LockTime::from_consensus(lock_time);
+        locked.input[0].sequence = Sequence(sequence);
+        Fixture::of(vec![proposed(&locked)])
+    };
+    clean(&locked(HEIGHT, 0));
+    denied(&locked(HEIGHT + 1, 0), "tx_not_final");
+    denied(&locked(499_999_999, 0xffff_fffe), "tx_not_final");
+    clean(&locked(499_999_999, 0xffff_ffff));
+    clean(&locked(500_000_000, 0));
+    clean(&locked(MEDIAN_TIME - 1, 0));
+    denied(&locked(MEDIAN_TIME, 0), "tx_not_final");
+    denied(&locked(u32::MAX, 0), "tx_not_final");
+    // One final input of two does not unlock it.
+    let mut two = transaction(0);
+    two.lock_time = bitcoin::absolute::LockTime::from_consensus(HEIGHT + 1);
+    two.input.push(transaction(1).input[0].clone());
+    two.input[0].sequence = Sequence(0);
+    denied(&Fixture::of(vec![proposed(&two)]), "tx_not_final");
+    // The median time past of another block says nothing; heights need none.
+    let elsewhere = |lock_time: u32| {
+        let mut fixture = locked(lock_time, 0);
+        fixture.template.prev_hash = tip_hash(9);
+        fixture.judge()
+    };
+    assert!(elsewhere(MEDIAN_TIME).not_evaluated.contains(&"S22"));
+    assert!(!elsewhere(HEIGHT).not_evaluated.contains(&"S22"));
+}
+
+#[test]
+fn s22_relative_locks_on_parents_of_the_same_block() {
+    let after = |sequence: u32, version: i32| {
+        let mut waiting = child(&transaction(0));
+        waiting.version = bitcoin::transaction::Version(version);
+        waiting.input[0].sequence = Sequence(sequence);
+        let all = [transaction(0), waiting];
+        Fixture::of(all.iter().map(proposed).collect())
+    };
+    // Blocks, and steps of 512 s; the bits between are not read.
+    for locked in [1, 0xffff, 0x0040_0001, 0x7fbf_0001] {
+        denied(&after(locked, 2), "tx_not_final");
+        denied(&after(locked, -1), "tx_not_final");
+        clean(&after(locked, 1));
+        clean(&after(locked | 0x8000_0000, 2));
+    }
+    for open in [0, 0x0040_0000, 0x0001_0000] {
+        clean(&after(open, 2));
+    }
+    // The age of parents in earlier blocks is for a node to know.
+    let mut old = transaction(0);
+    old.input[0].sequence = Sequence(1);
+    clean(&Fixture::of(vec![proposed(&old)]));
+}
+
+#[test]
+fn s23_large_transactions() {
+    let mut large = transaction(0);
+    let padding = |bytes: usize| bitcoin::Witness::from_slice(&[vec![1; bytes]]);
+    large.input[0].witness = padding(1_000);
+    let rest = large.weight().to_wu() - 1_000;
+    // A length of five bytes instead of three.
+    let most = usize::try_from(400_000 - rest - 2).unwrap();
+    large.input[0].witness = padding(most);
+    assert_eq!(large.weight().to_wu(), 400_000);
+    clean(&Fixture::of(vec![proposed(&large)]));
+    large.input[0].witness = padding(most + 1);
+    let larger = Fixture::of(vec![proposed(&large)]);
+    warned(&larger, "tx_too_large");
+    clean(&larger.with_policy("[structure]\ntx_weight_max = 400_001\n"));
+}
+
+#[test]
+fn s24_rules() {
+    let with = |rules: &[&str]| {
+        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        spoiled(|f| f.template.rules = Some(rules))
+    };
+    clean(&with(&["segwit"]));
+    clean(&with(&["csv", "!segwit", "taproot", "!signet", "something_new"]));
+    denied(&with(&["csv", "!segwit", "!something_new"]), "rules_unsupported");
+    denied(&with(&["!segwit", "!"]), "rules_unsupported");
+    denied(&with(&["csv", "taproot"]), "rules_unsupported");
+    denied(&with(&[]), "rules_unsupported");
+    // A source without such a list is named, and denied nothing.
+    let silent = spoiled(|f| f.template.rules = None).judge();
+    assert_eq!((silent.decision, silent.not_evaluated), (Decision::Accept, vec!["S11", "S24"]));
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn errors_say_where_what_and_what_instead() {
         assert!(error.to_string().contains(words), "{error}");
     };
     check("[structure]\nweight_max = 4000001\n", "structure.weight_max", 6, "0 to 4000000");
+    check("[structure]\ntx_weight_max = 4000001\n", "structure.tx_weight_max", 6, "4000000");
     check("[structure]\nweight_max = -1\n", "structure.weight_max", 6, "-1");
     check("[structure]\nsigops_max = \"a\"\n", "structure.sigops_max", 6, "u64");
     check("[structure]\nweigth_max = 1\n", "structure.weigth_max", 6, "weight_max");
@@ -88,6 +89,9 @@ fn the_hash_names_what_rules_not_how_it_is_written() {
     for other in [
         format!("{POLICY}[structure]\nweight_max = 3_999_999\n"),
         format!("{POLICY}[severity]\nS01 = \"warn\"\n"),
+        format!("{POLICY}[structure]\nsize_max = 1\n"),
+        format!("{POLICY}[structure]\nstripped_size_max = 1\n"),
+        format!("{POLICY}[structure]\ntx_weight_max = 1\n"),
         format!("{POLICY}[empty_block]\nallow_for_ms_after_tip = 1\n"),
         format!("on_missing_context = \"warn\"\n{POLICY}"),
         POLICY.replace("share = 3", "share = 2"),

@@ -63,6 +63,7 @@ pub fn template(frame: Frame, transactions: Arc<[Arc<Transaction>]>) -> Template
         witness_commitment: witness_commitment(transactions.iter().map(|t| t.wtxid)),
         merkle_path: merkle_path(&transactions),
         transactions,
+        rules: None,
     }
 }
 

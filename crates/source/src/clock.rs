@@ -1,9 +1,9 @@
 //! The clock of the threads of this crate. The machines beside them are told the time.
 #![allow(clippy::disallowed_methods, reason = "this is where drivers read the clock")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use work::now::UnixTime;
+use work::now::{Mono, UnixTime};
 use work::template::TemplateId;
 
 /// Milliseconds since 1970; zero if the system's clock stands before that.
@@ -15,6 +15,28 @@ pub fn unix() -> UnixTime {
 /// A reading for deadlines and latencies.
 pub fn mono() -> Instant {
     Instant::now()
+}
+
+/// Gives readings that machines take, from the moment it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct MonoClock(Instant);
+
+impl MonoClock {
+    /// A clock whose zero is a second ago, so that what happened shortly before has a place on it.
+    pub fn start() -> MonoClock {
+        MonoClock(Instant::now())
+    }
+
+    /// The reading now.
+    pub fn now(&self) -> Mono {
+        let micros = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Mono(micros).plus_millis(1_000)
+    }
+
+    /// Time until `moment`; none if it has passed.
+    pub fn until(&self, moment: Mono) -> Duration {
+        moment - self.now()
+    }
 }
 
 /// Names for templates: they follow the clock's milliseconds and never repeat or fall, so they

@@ -6,6 +6,8 @@ use work::contract::chain::Chain;
 use work::hash::BlockHash;
 use work::template::Template;
 
+use crate::failover::NodeStanding;
+
 /// How a new tip was learned first (the `channel` label of
 /// `reservegrid_prevhash_tip_notice_total`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +57,18 @@ pub enum SourceEvent {
         /// From the request to the parsed template.
         micros: u64,
     },
-    /// The node does not answer. Repeated every second while that lasts.
+    /// No node gives templates. Repeated every second while that lasts.
     NodeLost {
-        /// Milliseconds since its last answer.
+        /// Milliseconds since the last answer of the one that was used.
         since_millis: u64,
         /// What went wrong, in words.
         why: String,
     },
-    /// The node answers again; a fresh template follows.
+    /// A node can be used, for the first time or again; a fresh template follows.
     NodeBack,
-    /// The node answers, but its templates must not be used: another chain, or rules unknown
+    /// What is known of each node, in the order of the configuration; sent when it changes.
+    Standings(Arc<[NodeStanding]>),
+    /// Nodes answer, but their templates must not be used: another chain, or rules unknown
     /// here. Nothing follows until that is mended.
     Refused {
         /// What is wrong and what was expected.

@@ -2,10 +2,12 @@
 //!
 //! A [`Source`] runs on ordinary threads of its own and tells what it learns by [`SourceEvent`]s.
 //! template-manager publishes them on its stream, and [`feed`] is the gateway's end of that
-//! stream; a gateway may also run a source itself. [`submit`] takes found blocks to nodes.
+//! stream; with [`upstream`] it may also run a source itself. [`submit`] takes found blocks to
+//! nodes.
 //!
 //! Reading order: [`event`] (what is told), [`demo`] (a chain that fits in one file),
-//! [`bitcoind`] (a real one), [`feed`] and [`submit`] (the gateway's two clients).
+//! [`bitcoind`] (a real one), [`failover`] (which of several), [`upstream`], [`feed`] and
+//! [`submit`] (the gateway's clients).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod assemble;
@@ -13,10 +15,12 @@ pub mod bitcoind;
 pub mod clock;
 pub mod demo;
 pub mod event;
+pub mod failover;
 pub mod feed;
 pub mod rpc;
 mod source;
 pub mod submit;
+pub mod upstream;
 
 pub use event::{Deliver, SourceEvent, TipChannel};
 pub use source::{Source, SourceConfig, SourceError, SourceKind};

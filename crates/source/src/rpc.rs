@@ -28,6 +28,8 @@ const WARMING_UP: i32 = -28;
 pub enum RpcError {
     /// No connection, no answer in time, or the connection broke.
     Unreachable(String),
+    /// Nobody listens at the address: the node's process is gone.
+    NoListener(String),
     /// The node does not accept the credentials, or there are none to send.
     Unauthorized(String),
     /// The node answered with an error of its own.
@@ -44,7 +46,9 @@ pub enum RpcError {
 impl fmt::Display for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(why) => write!(f, "the node does not answer: {why}"),
+            Self::Unreachable(why) | Self::NoListener(why) => {
+                write!(f, "the node does not answer: {why}")
+            }
             Self::Unauthorized(why) => write!(f, "the node refuses the credentials: {why}"),
             Self::Node { code, message } => write!(f, "the node answers error {code}: {message}"),
             Self::Malformed(why) => write!(f, "the node's answer makes no sense: {why}"),
@@ -296,7 +300,13 @@ impl RpcClient {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> RpcError {
-        RpcError::Unreachable(format!("{}: {error}", self.url))
+        let why = format!("{}: {error}", self.url);
+        match error {
+            ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
+                RpcError::NoListener(why)
+            }
+            _ => RpcError::Unreachable(why),
+        }
     }
 
     fn read_header(&self) -> Result<Option<String>, RpcError> {

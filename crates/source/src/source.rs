@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use work::contract::feed::NodeAccess;
 use work::payout::Network;
 
-use crate::bitcoind::{BitcoindConfig, BitcoindHandle};
+use crate::bitcoind::BitcoindConfig;
+use crate::bitcoind::group::GroupHandle;
 use crate::demo::{DemoConfig, DemoHandle};
 use crate::event::Deliver;
+use crate::failover::NODES_MAX;
 use crate::rpc;
 
 /// The address of the simulated chain.
@@ -21,7 +23,7 @@ const POLL_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 pub enum SourceKind {
     /// The simulated chain.
     Demo,
-    /// A Bitcoin node by JSON-RPC.
+    /// Bitcoin nodes by JSON-RPC.
     Bitcoind,
 }
 
@@ -38,10 +40,9 @@ impl SourceKind {
 /// Where templates shall come from.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// `demo://` or the JSON-RPC address of a node, `http://127.0.0.1:8332`.
-    pub url: String,
-    /// `cookie:/path`, `user:password`, or nothing.
-    pub auth: Option<String>,
+    /// `demo://` alone, or nodes in the order of preference: the JSON-RPC address of each,
+    /// `http://127.0.0.1:8332`, and `cookie:/path`, `user:password`, or nothing. One is in use.
+    pub nodes: Vec<NodeAccess>,
     /// The chain; regtest for `demo://`.
     pub network: Network,
     /// Milliseconds between two templates of one tip.
@@ -85,7 +86,9 @@ impl SourceConfig {
                 POLL_INTERVAL_MS.end()
             )));
         }
-        if self.url == DEMO_URL {
+        if let [NodeAccess { url, .. }] = self.nodes.as_slice()
+            && url == DEMO_URL
+        {
             if self.network != Network::Regtest {
                 return Err(SourceError(format!(
                     "the simulated chain follows regtest's rules; expected network = \"regtest\", \
@@ -95,30 +98,52 @@ impl SourceConfig {
             }
             return Ok(SourceKind::Demo);
         }
-        let authority = self.url.strip_prefix("http://").or(self.url.strip_prefix("https://"));
-        match authority {
-            Some(authority) if authority.contains('@') => Err(SourceError(
-                "the source's address holds credentials; write them to source_auth instead".into(),
-            )),
-            Some(authority) if !authority.is_empty() => {
-                rpc::check_auth(self.auth.as_deref())?;
-                Ok(SourceKind::Bitcoind)
-            }
-            _ => Err(SourceError(format!(
-                "unknown source \"{}\"; expected demo:// or http://host:port of a node",
-                self.url
-            ))),
+        if self.nodes.is_empty() || self.nodes.len() > NODES_MAX {
+            return Err(SourceError(format!(
+                "{} nodes are configured; expected 1 to {NODES_MAX}",
+                self.nodes.len()
+            )));
         }
+        for (number, node) in self.nodes.iter().enumerate() {
+            check_node(node)?;
+            if self.nodes.iter().take(number).any(|other| other.url == node.url) {
+                return Err(SourceError(format!(
+                    "the node \"{}\" is configured twice; name each once",
+                    node.url
+                )));
+            }
+        }
+        Ok(SourceKind::Bitcoind)
     }
 
-    fn node(&self) -> NodeAccess {
-        NodeAccess { url: self.url.clone(), auth: self.auth.clone().filter(|a| !a.is_empty()) }
+    fn accesses(&self) -> impl Iterator<Item = NodeAccess> {
+        self.nodes.iter().map(|node| NodeAccess {
+            url: node.url.clone(),
+            auth: node.auth.clone().filter(|auth| !auth.is_empty()),
+        })
+    }
+}
+
+fn check_node(node: &NodeAccess) -> Result<(), SourceError> {
+    let url = &node.url;
+    match url.strip_prefix("http://").or(url.strip_prefix("https://")) {
+        Some(authority) if authority.contains('@') => Err(SourceError(
+            "the address of a node holds credentials; write them to its auth (source_auth) \
+             instead"
+                .into(),
+        )),
+        Some(authority) if !authority.is_empty() => {
+            rpc::check_auth(node.auth.as_deref()).map_err(SourceError)
+        }
+        _ => Err(SourceError(format!(
+            "unknown source \"{url}\"; expected demo:// (alone) or http://host:port of a node"
+        ))),
     }
 }
 
 enum Running {
     Demo { handle: DemoHandle, thread: Option<JoinHandle<()>> },
-    Bitcoind { handle: BitcoindHandle },
+    Bitcoind { handle: GroupHandle },
 }
 
 /// A running source. Dropping it stops its threads.
@@ -140,12 +165,13 @@ impl Source {
                 Running::Demo { handle, thread: Some(thread) }
             }
             SourceKind::Bitcoind => {
-                let bitcoind = BitcoindConfig {
-                    node: config.node(),
+                let node = |node| BitcoindConfig {
+                    node,
                     network: config.network,
                     poll_interval_ms: config.poll_interval_ms,
                 };
-                Running::Bitcoind { handle: BitcoindHandle::start(bitcoind, &deliver)? }
+                let nodes = config.accesses().map(node).collect();
+                Running::Bitcoind { handle: GroupHandle::start(nodes, &deliver)? }
             }
         };
         Ok(Source { config, running })
@@ -169,7 +195,7 @@ impl Source {
     pub fn nodes(&self) -> Vec<NodeAccess> {
         match self.running {
             Running::Demo { .. } => Vec::new(),
-            Running::Bitcoind { .. } => vec![self.config.node()],
+            Running::Bitcoind { .. } => self.config.accesses().collect(),
         }
     }
 

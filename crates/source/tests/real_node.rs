@@ -13,15 +13,14 @@ use source::submit::{SubmitAnswer, submit_block};
 use source::{Source, SourceConfig, SourceEvent, TipChannel};
 use support::{Node, PATIENCE, hash_of, mine};
 use work::contract::bytes;
+use work::contract::feed::NodeAccess;
 use work::hash::BlockHash;
 use work::payout::Network;
 use work::template::Template;
 
 fn config(node: &Node) -> SourceConfig {
-    let access = node.access();
     SourceConfig {
-        url: access.url,
-        auth: access.auth,
+        nodes: vec![node.access()],
         network: Network::Regtest,
         poll_interval_ms: 500,
         demo: DemoConfig::default(),
@@ -244,7 +243,8 @@ fn another_chain_is_refused() {
 #[test]
 fn wrong_credentials_are_told() {
     let Some(node) = Node::start(false) else { return };
-    let config = SourceConfig { auth: Some("someone:else".into()), ..config(&node) };
+    let access = NodeAccess { auth: Some("someone:else".into()), ..node.access() };
+    let config = SourceConfig { nodes: vec![access], ..config(&node) };
     let (tell, told) = channel();
     let source = Source::start(config, Arc::new(move |event| drop(tell.send(event)))).unwrap();
     let why = next(&told, |event| match event {

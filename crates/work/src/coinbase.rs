@@ -196,6 +196,7 @@ mod tests {
             witness_commitment: [0x6a; 38],
             transactions: Vec::new().into(),
             merkle_path: Vec::new(),
+            rules: None,
         }
     }
 
@@ -214,7 +215,10 @@ mod tests {
         assert_eq!(coinbase.txid(head, tail), coinbase.txid(&[], &extranonce));
         assert_eq!(full.output.iter().map(|o| o.value.to_sat()).sum::<u64>(), 5_000_000_001);
         assert_eq!(full.input[0].witness.len(), 1);
+        // Conformance 95: BIP54 wants the height less one, and a sequence that lets it count.
         assert_eq!(full.lock_time.to_consensus_u32(), height.saturating_sub(1));
+        assert_ne!(full.input[0].sequence, bitcoin::Sequence::MAX);
+        assert!(full.is_lock_time_enabled());
         let script = full.input[0].script_sig.as_bytes();
         assert!((2..=100).contains(&script.len()));
         assert!(script.ends_with(&extranonce));

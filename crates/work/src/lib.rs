@@ -19,6 +19,7 @@ pub mod job;
 pub mod merkle;
 pub mod now;
 pub mod payout;
+pub mod reserve;
 pub mod seen;
 pub mod share;
 pub mod target;

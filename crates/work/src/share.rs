@@ -11,6 +11,9 @@ use crate::tip::Tip;
 /// Version bits that a miner may roll: bits 5 to 28 (BIP323).
 pub const VERSION_ROLLING_MASK: u32 = 0x1fff_ffe0;
 
+/// Version bits that a miner may roll by the older rule: bits 13 to 28 (BIP320).
+pub const VERSION_MASK_BIP320: u32 = 0x1fff_e000;
+
 /// Seconds beyond the elapsed time that a share's `ntime` may run ahead (D32).
 pub const NTIME_ROLL_AHEAD_SECONDS: u32 = 600;
 
@@ -55,8 +58,9 @@ impl Claim {
 pub struct Terms {
     /// Version of the job.
     pub version: u32,
-    /// Whether the bits of [`VERSION_ROLLING_MASK`] may differ from the job's.
-    pub version_rolling: bool,
+    /// Version bits that may differ from the job's, all within [`VERSION_ROLLING_MASK`]; 0 if the
+    /// version is fixed.
+    pub version_mask: u32,
     /// Earliest `ntime`: the tip's or the job's, whichever is later.
     pub ntime_min: u32,
     /// Latest `ntime`.
@@ -100,11 +104,11 @@ pub fn judge(claim: &Claim, hash: &BlockHash, terms: &Terms) -> Result<(), Fault
         return Err(Fault::NtimeTooNew);
     }
     let rolled = claim.version ^ terms.version;
-    if rolled & !VERSION_ROLLING_MASK != 0 {
-        return Err(Fault::InvalidVersionBits);
-    }
-    if rolled != 0 && !terms.version_rolling {
-        return Err(Fault::VersionRollingNotAllowed);
+    if rolled & !terms.version_mask != 0 {
+        let is_fixed = terms.version_mask == 0;
+        let fault =
+            if is_fixed { Fault::VersionRollingNotAllowed } else { Fault::InvalidVersionBits };
+        return Err(fault);
     }
     if !terms.target.is_met_by(hash) {
         return Err(Fault::DifficultyBelowTarget);
@@ -119,7 +123,7 @@ mod tests {
     fn terms() -> Terms {
         Terms {
             version: 0x2000_0000,
-            version_rolling: true,
+            version_mask: VERSION_ROLLING_MASK,
             ntime_min: 1_000,
             ntime_max: 2_000,
             target: Target::MAX,
@@ -148,10 +152,18 @@ mod tests {
         check(|c, _| c.version ^= 0x2000_0000, Err(Fault::InvalidVersionBits));
         let fixed = |c: &mut Claim, t: &mut Terms| {
             c.version ^= 0x20;
-            t.version_rolling = false;
+            t.version_mask = 0;
         };
         check(fixed, Err(Fault::VersionRollingNotAllowed));
-        check(|_, t| t.version_rolling = false, Ok(()));
+        check(|_, t| t.version_mask = 0, Ok(()));
+        let bip320 = |version: u32| {
+            move |c: &mut Claim, t: &mut Terms| {
+                c.version ^= version;
+                t.version_mask = VERSION_MASK_BIP320;
+            }
+        };
+        check(bip320(0x1fff_e000), Ok(()));
+        check(bip320(0x0000_1000), Err(Fault::InvalidVersionBits));
         check(|_, t| t.target = Target::ZERO, Err(Fault::DifficultyBelowTarget));
         check(|_, t| t.target = Target::from_le_bytes([1; 32]), Ok(()));
     }

@@ -11,6 +11,12 @@ use crate::tip::Tip;
 /// Transactions in one template: 4 MWU hold fewer of the smallest valid kind.
 pub const TEMPLATE_TRANSACTIONS_MAX: usize = 65_535;
 
+/// Rules that one template may name.
+pub const TEMPLATE_RULES_MAX: usize = 64;
+
+/// Bytes of one such name.
+pub const TEMPLATE_RULE_BYTES_MAX: usize = 64;
+
 /// Names one template of one source; strictly rising for as long as the source lives, and
 /// across its restarts (it starts from the clock in milliseconds).
 #[derive(
@@ -59,12 +65,16 @@ pub struct Template {
     pub transactions: Arc<[Arc<Transaction>]>,
     /// Path from the coinbase to the merkle root.
     pub merkle_path: Vec<MerkleNode>,
+    /// Rules of the block as the node names them (BIP9, BIP145): `!` in front of those that whoever
+    /// builds the block must know. Nothing where the source has no such list.
+    pub rules: Option<Arc<[String]>>,
 }
 
 impl Template {
-    /// Fees of all transactions, satoshi.
+    /// Fees of all transactions, satoshi. What no honest node says, more than 64 bits hold, comes
+    /// out as the most they hold.
     pub fn total_fees(&self) -> u64 {
-        self.transactions.iter().map(|transaction| transaction.fee).sum()
+        self.transactions.iter().fold(0, |sum, transaction| sum.saturating_add(transaction.fee))
     }
 
     /// Weight of all transactions; header and coinbase are not in it.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -38,6 +38,7 @@ struct Pending {
 /// The connects of one thread.
 pub struct Dialler {
     target: SocketAddr,
+    source_addresses: u8,
     /// Miners to connect, with the time from which on they may be.
     waiting: VecDeque<(Mono, usize)>,
     pending: Vec<Pending>,
@@ -47,11 +48,14 @@ pub struct Dialler {
 
 impl Dialler {
     /// Connects to `target`, `per_second` connects a second at most; 0 for no limit but
-    /// [`DIALS_MAX`].
-    pub fn new(target: SocketAddr, per_second: f64) -> Dialler {
+    /// [`DIALS_MAX`]. To a loopback address of IPv4 the seats dial from the addresses 127.0.0.1 up
+    /// to 127.0.0.`source_addresses` in turn, 0 counting as 1; to others from where the kernel
+    /// chooses.
+    pub fn new(target: SocketAddr, per_second: f64, source_addresses: u8) -> Dialler {
         let micros_per_dial = if per_second > 0.0 { 1_000_000.0 / per_second } else { 0.0 };
         Dialler {
             target,
+            source_addresses,
             waiting: VecDeque::new(),
             pending: Vec::new(),
             micros_per_dial,
@@ -79,7 +83,7 @@ impl Dialler {
             }
             let Some((_, seat)) = self.waiting.pop_front() else { return };
             self.next_dial += self.micros_per_dial;
-            match dial(self.target) {
+            match dial(self.target, self.source(seat)) {
                 Ok((socket, true)) => {
                     done.push(Dialled { seat, began: now, stream: Ok(socket.into()) });
                 }
@@ -87,6 +91,17 @@ impl Dialler {
                 Err(error) => done.push(Dialled { seat, began: now, stream: Err(error) }),
             }
         }
+    }
+
+    fn source(&self, seat: usize) -> Option<SocketAddr> {
+        let SocketAddr::V4(target) = self.target else { return None };
+        let count = usize::from(self.source_addresses);
+        if count < 2 || !target.ip().is_loopback() {
+            return None;
+        }
+        // Below 256, as the count is.
+        let last = (seat % count + 1) as u8;
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0))
     }
 
     /// Finishes what the kernel has finished. Does not wait.
@@ -112,9 +127,12 @@ impl Dialler {
 }
 
 /// A socket that connects, and whether it is connected already.
-fn dial(target: SocketAddr) -> io::Result<(Socket, bool)> {
+fn dial(target: SocketAddr, source: Option<SocketAddr>) -> io::Result<(Socket, bool)> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
     match socket.connect(&target.into()) {
         Ok(()) => Ok((socket, true)),
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
@@ -158,7 +176,7 @@ mod tests {
     fn connects_and_refusals() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = listener.local_addr().unwrap();
-        let mut dialler = Dialler::new(target, 0.0);
+        let mut dialler = Dialler::new(target, 0.0, 1);
         (0..20).for_each(|seat| dialler.ask(seat, Mono(0)));
         let done = all(&mut dialler, 20, Mono(1));
         assert_eq!(done.len(), 20);
@@ -174,9 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn seats_dial_from_addresses_in_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut dialler = Dialler::new(listener.local_addr().unwrap(), 0.0, 3);
+        (0..6).for_each(|seat| dialler.ask(seat, Mono(0)));
+        for dialled in all(&mut dialler, 6, Mono(1)) {
+            let source = dialled.stream.unwrap().local_addr().unwrap();
+            let expected = Ipv4Addr::new(127, 0, 0, (dialled.seat % 3 + 1) as u8);
+            assert_eq!(source.ip(), expected);
+        }
+    }
+
+    #[test]
     fn the_ramp_is_kept() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut dialler = Dialler::new(listener.local_addr().unwrap(), 1_000.0);
+        let mut dialler = Dialler::new(listener.local_addr().unwrap(), 1_000.0, 1);
         (0..100).for_each(|seat| dialler.ask(seat, Mono(0)));
         dialler.ask(100, Mono(u64::MAX));
         let mut done = Vec::new();

@@ -2,6 +2,8 @@
 
 use work::{Mono, Target};
 
+use crate::miner::Miner;
+
 /// Most headers hashed for one miner at a time. More would delay its shares and the others.
 pub const HASHES_PER_VISIT: u32 = 512;
 
@@ -17,12 +19,26 @@ const PACED_HASHRATE_MAX: f64 = 10_000_000.0;
 pub enum Pace {
     /// This many headers a second, whatever the target.
     Hashrate(f64),
-    /// As many headers a second as give this many shares a minute at the job's target, on
-    /// average. A server whose own rate differs retargets, and the hashing follows, up to a bound.
+    /// As many headers a second as give this many shares a minute on each channel at its job's
+    /// target, on average. A server whose own rate differs retargets, and the hashing follows, up
+    /// to a bound.
     SharesPerMinute(f64),
 }
 
 impl Pace {
+    /// Headers a second of a miner with all its channels.
+    pub fn hashrate_of(&self, miner: &Miner) -> f64 {
+        let targets = miner.channels().filter_map(|channel| channel.job.map(|job| job.target));
+        match self {
+            Pace::Hashrate(rate) => *rate,
+            // The channels are searched in turn, each for the same part of the time.
+            Pace::SharesPerMinute(_) => {
+                let rates = targets.map(|target| self.hashrate(target));
+                rates.sum::<f64>().min(PACED_HASHRATE_MAX)
+            }
+        }
+    }
+
     /// Headers a second under `target`.
     pub fn hashrate(&self, target: Target) -> f64 {
         match self {

@@ -20,8 +20,10 @@ pub struct Seat {
     pub dial_began: Mono,
     /// When the step before ended.
     pub leg_began: Mono,
-    /// Whether its channel is open, as the tally counts it.
+    /// Whether it has an open channel, as the tally counts it.
     pub is_open: bool,
+    /// Its open channels, as the tally counts them.
+    pub channels_open: u64,
     /// When it was given its first work on this connection.
     pub working_since: Option<Mono>,
     /// The tip it mines on.
@@ -39,6 +41,7 @@ impl Seat {
             dial_began: Mono(0),
             leg_began: Mono(0),
             is_open: false,
+            channels_open: 0,
             working_since: None,
             prev_hash: BlockHash::default(),
             tip_number: 0,
@@ -50,6 +53,7 @@ impl Seat {
         self.token = None;
         self.unsent.clear();
         self.is_open = false;
+        self.channels_open = 0;
         self.working_since = None;
         self.tip_number = 0;
         self.prev_hash = BlockHash::default();

@@ -54,8 +54,6 @@ pub struct Worker<'a> {
     budgets: Vec<Budget>,
     /// The seat of each slot of the ring.
     seat_of_slot: Vec<usize>,
-    /// Connected seats that have no work yet.
-    settling: Vec<usize>,
     dialler: Dialler,
     dialled: Vec<Dialled>,
     switches: Switches,
@@ -84,7 +82,8 @@ impl<'a> Worker<'a> {
             send_buffers_kept: miners.len(),
         };
         let uring = Uring::new(limits, &Bell::new()?)?;
-        let mut dialler = Dialler::new(plan.target, plan.ramp_per_second / threads as f64);
+        let ramp = plan.ramp_per_second / threads as f64;
+        let mut dialler = Dialler::new(plan.target, ramp, plan.source_addresses);
         (0..miners.len()).for_each(|seat| dialler.ask(seat, Mono(0)));
         Ok(Worker {
             shared,
@@ -93,7 +92,6 @@ impl<'a> Worker<'a> {
             budgets: vec![Budget::default(); miners.len()],
             seats: miners.into_iter().map(Seat::new).collect(),
             seat_of_slot: Vec::new(),
-            settling: Vec::new(),
             dialler,
             dialled: Vec::new(),
             switches: Switches::new().map_err(io::Error::other)?,
@@ -208,32 +206,42 @@ impl<'a> Worker<'a> {
                 MinerEvent::Secured => self.tally.legs.act2.record(seat.next_leg(at)),
                 MinerEvent::SetUp => self.tally.legs.setup.record(seat.next_leg(at)),
                 MinerEvent::Opened { .. } => {
-                    self.tally.legs.open.record(seat.next_leg(at));
-                    self.tally.open += 1;
-                    seat.is_open = true;
+                    self.tally.channels_open += 1;
+                    seat.channels_open += 1;
+                    if !seat.is_open {
+                        self.tally.legs.open.record(seat.next_leg(at));
+                        self.tally.open += 1;
+                        seat.is_open = true;
+                    }
                 }
-                MinerEvent::TipSwitched { prev_hash, is_first: true, .. } => {
+                MinerEvent::ChannelClosed { .. } => {
+                    self.tally.channels_open -= 1;
+                    seat.channels_open -= 1;
+                }
+                MinerEvent::TipSwitched { prev_hash, .. } if seat.working_since.is_none() => {
                     self.tally.legs.first_job.record(seat.next_leg(at));
                     self.tally.legs.total.record(at.micros_since(seat.dial_began));
                     seat.working_since = Some(at);
                     seat.prev_hash = prev_hash;
                     has_new_work = true;
                 }
-                MinerEvent::TipSwitched { prev_hash, .. } => {
+                // A connection has switched when the last of its channels has.
+                MinerEvent::TipSwitched { prev_hash, is_complete: true, .. } => {
                     let board = &self.shared.board;
                     self.switches.on_switch(seat, prev_hash, at, board, &mut self.tally);
                     has_new_work = true;
                 }
-                MinerEvent::JobReceived { min_ntime: Some(_), .. } => has_new_work = true,
+                MinerEvent::TipSwitched { .. }
+                | MinerEvent::JobReceived { min_ntime: Some(_), .. } => has_new_work = true,
+                MinerEvent::Violation(error) => {
+                    self.tally.error(error.code(), || format!("miner {index}: {error}"));
+                }
                 _ => {}
             }
         }
         seat.miner.give_back_events(events);
-        if has_new_work
-            && let (Some(job), Some(budget)) =
-                (seat.miner.current_job(), self.budgets.get_mut(index))
-        {
-            budget.set_rate(self.shared.plan.pace.hashrate(job.target), at);
+        if has_new_work && let Some(budget) = self.budgets.get_mut(index) {
+            budget.set_rate(self.shared.plan.pace.hashrate_of(&seat.miner), at);
         }
     }
 
@@ -288,7 +296,6 @@ impl<'a> Worker<'a> {
         self.tally.connects += 1;
         self.tally.legs.tcp.record(seat.next_leg(now.mono));
         seat.miner.on_connected(now, &mut seat.unsent);
-        self.settling.push(index);
         self.flush(index);
     }
 
@@ -322,6 +329,7 @@ impl<'a> Worker<'a> {
         }
         self.tally.disconnects += 1;
         self.tally.open -= u64::from(seat.is_open);
+        self.tally.channels_open -= seat.channels_open;
         self.tally.count_unanswered(&seat.miner);
         seat.miner.on_disconnected(now);
         seat.vacate();
@@ -336,10 +344,9 @@ impl<'a> Worker<'a> {
             return;
         }
         self.housekeeping_at = Mono(now.mono.0 + HOUSEKEEPING_MICROS);
-        let mut settling = std::mem::take(&mut self.settling);
-        settling.retain(|index| self.check_deadline(now, *index));
-        // Nothing of the above connects anybody, so nothing was added meanwhile.
-        self.settling = settling;
+        for index in 0..self.seats.len() {
+            self.check_deadline(now, index);
+        }
         let board = &self.shared.board;
         self.switches.close(&self.seats, now.mono, board, &mut self.tally, false);
         if self.publish_at <= now.mono {
@@ -348,18 +355,12 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Whether the seat is still on its way to its first work.
-    fn check_deadline(&mut self, now: Now, index: usize) -> bool {
-        let Some(seat) = self.seats.get_mut(index) else { return false };
-        if seat.token.is_none() || seat.miner.step() == Step::Mining {
-            return false;
-        }
-        match seat.miner.on_deadline(now) {
-            Ok(()) => true,
-            Err(error) => {
-                self.give_up(now, index, &error);
-                false
-            }
+    fn check_deadline(&mut self, now: Now, index: usize) {
+        let Some(seat) = self.seats.get_mut(index).filter(|seat| seat.token.is_some()) else {
+            return;
+        };
+        if let Err(error) = seat.miner.on_deadline(now) {
+            self.give_up(now, index, &error);
         }
     }
 

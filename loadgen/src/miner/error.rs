@@ -5,6 +5,8 @@ use std::fmt;
 use arrayvec::ArrayString;
 use sv2::{CodecError, NoiseError, TransportError};
 
+use super::coinbase::CoinbaseFault;
+
 /// Bytes kept of an error code that the server sent.
 pub const CODE_BYTES_MAX: usize = 63;
 
@@ -45,9 +47,11 @@ pub enum Step {
     Handshake,
     /// `SetupConnection` is sent, its answer awaited.
     Setup,
-    /// `OpenStandardMiningChannel` is sent, its answer awaited.
+    /// `RequestExtensions` is sent, its answer awaited.
+    Negotiating,
+    /// The first channel is asked for, the answer awaited.
     Opening,
-    /// The channel is open, the first `SetNewPrevHash` awaited.
+    /// A channel is open, the first `SetNewPrevHash` awaited.
     Waiting,
     /// There is work.
     Mining,
@@ -59,7 +63,8 @@ impl fmt::Display for Step {
             Step::Idle => "idle",
             Step::Handshake => "waiting for act 2",
             Step::Setup => "waiting for SetupConnection.Success",
-            Step::Opening => "waiting for OpenStandardMiningChannel.Success",
+            Step::Negotiating => "waiting for the answer to RequestExtensions",
+            Step::Opening => "waiting for an open channel",
             Step::Waiting => "waiting for the first SetNewPrevHash",
             Step::Mining => "mining",
         })
@@ -101,7 +106,22 @@ pub enum MinerError {
         /// Its code.
         code: Code,
     },
-    /// `CloseChannel` for our channel or its group.
+    /// `UpdateChannel.Error`.
+    UpdateRefused {
+        /// Its code.
+        code: Code,
+    },
+    /// The server insists on an extension that this miner was not told to ask for.
+    ExtensionRequired {
+        /// The extension.
+        extension_type: u16,
+    },
+    /// The profile's device was left without any frame and leaves.
+    Silence {
+        /// Milliseconds of silence.
+        after_ms: u64,
+    },
+    /// `CloseChannel` for our last channel or its group.
     ChannelClosed {
         /// Its reason.
         code: Code,
@@ -133,6 +153,92 @@ pub enum MinerError {
         request_id: u32,
         /// The request id sent.
         expected: u32,
+    },
+    /// `RequestExtensions.Success` lists one that was not asked for, or none.
+    ExtensionNotAsked {
+        /// Extensions listed.
+        listed: usize,
+    },
+    /// An answer opens a channel of another kind than was asked for.
+    WrongKind {
+        /// The request.
+        request_id: u32,
+    },
+    /// A channel is opened with the number of another channel or a group.
+    ChannelIdReused {
+        /// The number.
+        channel_id: u32,
+    },
+    /// The part of the extranonce that is left to the miner is too small or too large, or the
+    /// whole is longer than 32 bytes.
+    ExtranonceSize {
+        /// Bytes left to the miner.
+        size: u16,
+        /// Bytes of the prefix.
+        prefix: usize,
+        /// Fewest bytes the miner asked for.
+        min: u16,
+        /// Most bytes it can roll.
+        max: u16,
+    },
+    /// Two channels of the connection can hash the same coinbase.
+    ExtranonceOverlap {
+        /// The channel.
+        channel_id: u32,
+        /// The other one.
+        other: u32,
+    },
+    /// A standard job for an extended channel, or an extended one for a standard channel itself.
+    WrongJobKind {
+        /// The job.
+        job_id: u32,
+        /// The channel.
+        channel_id: u32,
+    },
+    /// The coinbase of an extended job is not one under the channel's extranonce.
+    InvalidCoinbase {
+        /// The job.
+        job_id: u32,
+        /// What is wrong.
+        fault: CoinbaseFault,
+    },
+    /// A job forbids version rolling although the miner requires it.
+    VersionRollingDenied {
+        /// The job.
+        job_id: u32,
+    },
+    /// A new target was not followed by a job in time.
+    TargetWithoutJob {
+        /// The channel.
+        channel_id: u32,
+        /// Milliseconds that were given.
+        after_ms: u64,
+    },
+    /// `UpdateChannel` lowered the ceiling below the target, and the target was not lowered.
+    TargetNotLowered {
+        /// The channel.
+        channel_id: u32,
+        /// Milliseconds that were given.
+        after_ms: u64,
+    },
+    /// A frame is longer than the profile's device takes.
+    FrameTooLong {
+        /// Message type.
+        msg_type: u8,
+        /// Bytes of its payload.
+        length: usize,
+    },
+    /// Two pending future jobs fall in one slot of the profile's device.
+    FutureJobsCollide {
+        /// The later one.
+        job_id: u32,
+        /// The one that is lost.
+        lost: u32,
+    },
+    /// A second future job before the first tip: the profile's device starts them all.
+    FutureJobBeforeTip {
+        /// The second one.
+        job_id: u32,
     },
     /// The channel and its group have one number.
     ChannelIsGroup {
@@ -231,12 +337,28 @@ impl MinerError {
             MinerError::Timeout { .. } => "step_timeout",
             MinerError::SetupRefused { .. } => "setup_refused",
             MinerError::OpenRefused { .. } => "open_refused",
+            MinerError::UpdateRefused { .. } => "update_refused",
+            MinerError::ExtensionRequired { .. } => "extension_required",
+            MinerError::Silence { .. } => "silence",
             MinerError::ChannelClosed { .. } => "channel_closed",
             MinerError::ReconnectAsked => "reconnect_asked",
             MinerError::Unexpected { .. } => "unexpected_message",
             MinerError::WrongVersion { .. } => "wrong_version",
             MinerError::FlagsContradict { .. } => "flags_contradict",
             MinerError::WrongRequest { .. } => "wrong_request",
+            MinerError::ExtensionNotAsked { .. } => "extension_not_asked",
+            MinerError::WrongKind { .. } => "wrong_kind",
+            MinerError::ChannelIdReused { .. } => "channel_id_reused",
+            MinerError::ExtranonceSize { .. } => "extranonce_size",
+            MinerError::ExtranonceOverlap { .. } => "extranonce_overlap",
+            MinerError::WrongJobKind { .. } => "wrong_job_kind",
+            MinerError::InvalidCoinbase { .. } => "invalid_coinbase",
+            MinerError::VersionRollingDenied { .. } => "version_rolling_denied",
+            MinerError::TargetWithoutJob { .. } => "target_without_job",
+            MinerError::TargetNotLowered { .. } => "target_not_lowered",
+            MinerError::FrameTooLong { .. } => "frame_too_long",
+            MinerError::FutureJobsCollide { .. } => "future_jobs_collide",
+            MinerError::FutureJobBeforeTip { .. } => "future_job_before_tip",
             MinerError::ChannelIsGroup { .. } => "channel_is_group",
             MinerError::UnknownChannel { .. } => "unknown_channel",
             MinerError::TargetOutOfRange { .. } => "target_out_of_range",
@@ -264,6 +386,9 @@ impl MinerError {
                 | MinerError::Timeout { .. }
                 | MinerError::SetupRefused { .. }
                 | MinerError::OpenRefused { .. }
+                | MinerError::UpdateRefused { .. }
+                | MinerError::ExtensionRequired { .. }
+                | MinerError::Silence { .. }
                 | MinerError::ChannelClosed { .. }
                 | MinerError::ReconnectAsked
         )
@@ -286,6 +411,11 @@ impl fmt::Display for MinerError {
                 write!(f, "SetupConnection refused: {code} (unsupported flags {flags:#x})")
             }
             MinerError::OpenRefused { code } => write!(f, "no channel was opened: {code}"),
+            MinerError::UpdateRefused { code } => write!(f, "UpdateChannel refused: {code}"),
+            MinerError::ExtensionRequired { extension_type } => {
+                write!(f, "the server requires extension {extension_type:#06x}")
+            }
+            MinerError::Silence { after_ms } => write!(f, "no frame came for {after_ms} ms"),
             MinerError::ChannelClosed { code } => {
                 write!(f, "the server closed the channel: {code}")
             }
@@ -365,6 +495,55 @@ impl MinerError {
                 "SubmitShares.Success up to {last_sequence_number} counts {count} shares, \
                  {undecided} are undecided"
             ),
+            _ => self.fmt_channel_violation(f),
+        }
+    }
+
+    fn fmt_channel_violation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MinerError::ExtensionNotAsked { listed } => {
+                write!(f, "the server lists {listed} extensions, expected some of those asked for")
+            }
+            MinerError::WrongKind { request_id } => {
+                write!(f, "request {request_id} is answered by a channel of the other kind")
+            }
+            MinerError::ChannelIdReused { channel_id } => {
+                write!(f, "channel {channel_id} has the number of another channel or group")
+            }
+            MinerError::ExtranonceSize { size, prefix, min, max } => write!(
+                f,
+                "{size} bytes of extranonce behind a prefix of {prefix}, expected {min} to {max} \
+                 and at most 32 together"
+            ),
+            MinerError::ExtranonceOverlap { channel_id, other } => {
+                write!(f, "channels {channel_id} and {other} can hash the same coinbase")
+            }
+            MinerError::WrongJobKind { job_id, channel_id } => {
+                write!(f, "job {job_id} is not of the kind of channel {channel_id}")
+            }
+            MinerError::InvalidCoinbase { job_id, fault } => {
+                write!(f, "the coinbase of job {job_id}: {fault}")
+            }
+            MinerError::VersionRollingDenied { job_id } => {
+                write!(f, "job {job_id} forbids version rolling, which the miner requires")
+            }
+            MinerError::TargetWithoutJob { channel_id, after_ms } => {
+                write!(f, "channel {channel_id}: no job within {after_ms} ms of SetTarget")
+            }
+            MinerError::TargetNotLowered { channel_id, after_ms } => write!(
+                f,
+                "channel {channel_id}: no SetTarget within {after_ms} ms of an UpdateChannel that \
+                 lowers it"
+            ),
+            MinerError::FrameTooLong { msg_type, length } => {
+                write!(f, "message {msg_type:#04x} has {length} bytes, more than the device takes")
+            }
+            MinerError::FutureJobsCollide { job_id, lost } => {
+                write!(f, "future job {job_id} falls in the slot of future job {lost}")
+            }
+            MinerError::FutureJobBeforeTip { job_id } => {
+                write!(f, "future job {job_id} is the second one before the first tip")
+            }
             other => write!(f, "{}", other.code()),
         }
     }

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use sv2::codec::B0_32_MAX;
 use work::{BlockHash, MerkleNode, Mono, Target};
 
-use super::error::Code;
+use super::error::{Code, MinerError};
 
 /// Events kept until they are drained; later ones are counted in `MinerReport::events_lost`. One
 /// acknowledgement of all outstanding shares fits twice.
@@ -20,22 +20,39 @@ pub enum MinerEvent {
     Secured,
     /// `SetupConnection.Success`.
     SetUp,
-    /// The channel is open.
+    /// The server answered which extensions are in use.
+    ExtensionsAgreed {
+        /// Whether workers' names go out (extension 0x0002).
+        names_workers: bool,
+    },
+    /// A channel is open; `Miner::channels` tells its kind and group.
     Opened {
         /// Number of the channel.
         channel_id: u32,
-        /// The whole extranonce of the channel.
+        /// The extranonce of the channel: all of it on a standard one, else what the miner's own
+        /// part follows.
         extranonce_prefix: Prefix,
         /// The first target.
         target: Target,
     },
-    /// A job came.
+    /// The server closed a channel, and others are open still.
+    ChannelClosed {
+        /// Number of the channel.
+        channel_id: u32,
+        /// Its reason.
+        code: Code,
+    },
+    /// The server broke the protocol in a way that the profile's device survives.
+    Violation(MinerError),
+    /// A job came; one of a group comes once for each of its channels.
     JobReceived {
+        /// The channel.
+        channel_id: u32,
         /// Number of the job.
         job_id: u32,
         /// Version of the header.
         version: u32,
-        /// Root under this channel's extranonce.
+        /// Root under this channel's extranonce, with zeros where the miner rolls it.
         merkle_root: MerkleNode,
         /// Earliest time, seconds; `None` for a future job.
         min_ntime: Option<u32>,
@@ -44,6 +61,8 @@ pub enum MinerEvent {
     },
     /// A new prev hash came and `job_id` is mined on it.
     TipSwitched {
+        /// The channel.
+        channel_id: u32,
         /// The parent.
         prev_hash: BlockHash,
         /// The job that became active.
@@ -52,17 +71,21 @@ pub enum MinerEvent {
         nbits: u32,
         /// Earliest time, seconds.
         min_ntime: u32,
-        /// Whether it is the first one of this connection: work begins, nothing was switched.
+        /// Whether it is the first one of this channel: work begins, nothing was switched.
         is_first: bool,
+        /// Whether all channels of the connection that have work are on this parent now.
+        is_complete: bool,
     },
     /// The target for later jobs changed.
     TargetSet {
+        /// The channel.
+        channel_id: u32,
         /// The new target.
         target: Target,
     },
     /// A share was sent.
     ShareSubmitted {
-        /// Its number.
+        /// Its number on its channel.
         sequence_number: u32,
         /// Its job.
         job_id: u32,
@@ -78,6 +101,8 @@ pub enum MinerEvent {
     },
     /// A share is accepted.
     ShareAccepted {
+        /// Its channel.
+        channel_id: u32,
         /// Its number.
         sequence_number: u32,
         /// When it was sent.
@@ -87,6 +112,8 @@ pub enum MinerEvent {
     },
     /// A share is refused.
     ShareRejected {
+        /// Its channel.
+        channel_id: u32,
         /// Its number.
         sequence_number: u32,
         /// The server's code.

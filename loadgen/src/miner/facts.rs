@@ -18,7 +18,7 @@ pub const TIPS_KEPT: usize = 8;
 pub struct SeenTip {
     /// The parent.
     pub prev_hash: BlockHash,
-    /// When its `SetNewPrevHash` came.
+    /// When the `SetNewPrevHash` of the last of its channels came.
     pub at: Mono,
 }
 
@@ -64,6 +64,8 @@ pub struct MinerReport {
     pub connections: u64,
     /// Times a channel was opened.
     pub channels_opened: u64,
+    /// Channels that the server closed while others were open.
+    pub channels_closed: u64,
     /// Shares sent, fake ones included.
     pub submitted: u64,
     /// Shares sent by `submit_fake`.
@@ -82,31 +84,41 @@ pub struct MinerReport {
     pub blocks_found: u64,
     /// Headers hashed.
     pub hashes: u64,
-    /// Jobs received.
+    /// Jobs received, one of a group once for each of its channels.
     pub jobs_received: u64,
-    /// `SetNewPrevHash` messages received.
+    /// `SetNewPrevHash` received, one of a group once for each of its channels.
     pub prev_hashes_received: u64,
     /// The latest tips, newest last.
     pub tips: VecDeque<SeenTip>,
     /// Frames of types not known, which are skipped.
     pub unknown_frames: u64,
+    /// Frames that the profile's device does not know.
+    pub ignored_frames: u64,
+    /// What the profile's device survives although it breaks the protocol.
+    pub violations: u64,
+    /// `UpdateChannel` sent.
+    pub updates_sent: u64,
     /// Frames opened.
     pub frames_received: u64,
     /// When the latest frame came.
     pub last_frame_at: Mono,
     /// Events not kept because nobody drained them.
     pub events_lost: u64,
-    /// Number of the open channel.
+    /// Number of the first open channel.
     pub channel_id: Option<u32>,
-    /// Extranonce of the open channel.
+    /// Extranonce of the first open channel, as far as it is the server's.
     pub extranonce_prefix: Prefix,
-    /// Target of the channel for its next job.
+    /// Target of the first open channel for its next job.
     pub target: Option<Target>,
 }
 
 impl MinerReport {
-    pub(crate) fn tip(&mut self, prev_hash: BlockHash, at: Mono) {
+    /// A channel was given a tip; `is_complete` says that all of them are on it now.
+    pub(crate) fn tip(&mut self, prev_hash: BlockHash, at: Mono, is_complete: bool) {
         self.prev_hashes_received += 1;
+        if !is_complete {
+            return;
+        }
         if self.tips.len() == TIPS_KEPT {
             self.tips.pop_front();
         }

@@ -5,6 +5,7 @@ use work::share::Claim;
 use work::{BlockHash, Now};
 
 use super::search::Search;
+use super::submit::Share;
 use super::{Miner, MinerError};
 
 /// Seconds by which a fake share's time is out of any allowed range.
@@ -38,6 +39,10 @@ pub enum Fake {
         /// Its number.
         channel_id: u32,
     },
+    /// An extranonce of another length than was agreed; extended channels only.
+    ExtranonceLength,
+    /// A standard share on an extended channel, or an extended one on a standard channel.
+    OtherKind,
     /// Exactly this message, its sequence number excepted.
     Raw(SubmitSharesStandard),
 }
@@ -57,50 +62,70 @@ impl Miner {
         if !self.is_open() || self.outstanding.is_full() {
             return Ok(None);
         }
-        self.refresh_ntime(now);
-        let Some(mut message) = self.fake_message(fake) else { return Ok(None) };
-        message.sequence_number = self.next_sequence_number;
-        self.submit(now, message, BlockHash::default(), true, wire)?;
-        Ok(Some(message.sequence_number))
+        let rolling = self.config.ntime;
+        // A fake is made of the channel that an honest share would come from next.
+        let next = self.cursor % self.channels.len().max(1);
+        let named = match &fake {
+            Fake::Raw(message) => Some(message.channel_id),
+            Fake::Replay => self.last_share.as_ref().map(|share| share.fields.channel_id),
+            _ => None,
+        };
+        let named = self.channels.iter().position(|channel| Some(channel.id) == named);
+        let index = named.unwrap_or(next);
+        if let Some(channel) = self.channels.get_mut(index) {
+            channel.refresh_ntime(now, rolling);
+        }
+        let Some(share) = self.fake_share(index, fake) else { return Ok(None) };
+        self.submit(now, index, share, BlockHash::default(), true, wire)
     }
 
-    fn fake_message(&self, fake: Fake) -> Option<SubmitSharesStandard> {
-        let current = self.search.as_ref().map(|search| {
-            let claim = search.claim();
-            (self.share_message(search.job.job_id, &claim), search)
-        });
-        let of_current = current.map(|(message, _)| message);
-        Some(match fake {
-            Fake::Raw(message) => message,
-            Fake::Replay => self.last_share?,
-            Fake::UnknownJob { job_id } => SubmitSharesStandard { job_id, ..of_current? },
-            Fake::UnknownChannel { channel_id } => {
-                SubmitSharesStandard { channel_id, ..of_current? }
-            }
+    fn fake_share(&self, index: usize, fake: Fake) -> Option<Share> {
+        let channel = self.channels.get(index)?;
+        let search = channel.search.as_ref();
+        let current = search.map(|search| Share::of(search, None, channel.id));
+        let change = |change: &dyn Fn(&mut SubmitSharesStandard)| {
+            let mut share = current.clone()?;
+            change(&mut share.fields);
+            Some(share)
+        };
+        match fake {
+            Fake::Raw(fields) => Some(Share { fields, extranonce: None }),
+            Fake::Replay => self.last_share.clone(),
+            Fake::UnknownJob { job_id } => change(&|share| share.job_id = job_id),
+            Fake::UnknownChannel { channel_id } => change(&|share| share.channel_id = channel_id),
             Fake::Stale => {
-                let (job, tip) = self.jobs.stale()?;
-                let claim = Search::new(job, tip, false).claim();
-                self.share_message(job.job_id, &claim)
+                let (job, tip) = channel.jobs.stale()?;
+                Some(Share::of(&Search::new(job.clone(), *tip), None, channel.id))
             }
             Fake::AboveTarget => {
-                let search = current?.1;
-                self.share_message(search.job.job_id, &above_target(search)?)
+                let claim = above_target(search?)?;
+                change(&|share| share.nonce = claim.nonce)
             }
             Fake::NtimeTooOld => {
-                let message = of_current?;
-                let ntime = message.ntime.saturating_sub(NTIME_FAR_SECONDS);
-                SubmitSharesStandard { ntime, ..message }
+                change(&|share| share.ntime = share.ntime.saturating_sub(NTIME_FAR_SECONDS))
             }
             Fake::NtimeTooNew => {
-                let message = of_current?;
-                let ntime = message.ntime.saturating_add(NTIME_FAR_SECONDS);
-                SubmitSharesStandard { ntime, ..message }
+                change(&|share| share.ntime = share.ntime.saturating_add(NTIME_FAR_SECONDS))
             }
-            Fake::FixedVersionBit => {
-                let message = of_current?;
-                SubmitSharesStandard { version: message.version ^ FIXED_VERSION_BIT, ..message }
+            Fake::FixedVersionBit => change(&|share| share.version ^= FIXED_VERSION_BIT),
+            Fake::ExtranonceLength => {
+                let mut share = current?;
+                let extranonce = share.extranonce.as_mut()?;
+                // One byte less, or one more where there is none to leave out.
+                if extranonce.pop().is_none() {
+                    extranonce.push(0);
+                }
+                Some(share)
             }
-        })
+            Fake::OtherKind => {
+                let mut share = current?;
+                share.extranonce = match share.extranonce {
+                    Some(_) => None,
+                    None => Some(Default::default()),
+                };
+                Some(share)
+            }
+        }
     }
 }
 
@@ -111,5 +136,5 @@ fn above_target(search: &Search) -> Option<Claim> {
     let base = search.claim();
     (0..NONCES)
         .map(|step| Claim { nonce: base.nonce.wrapping_sub(step + 1), ..base })
-        .find(|claim| !search.job.target.is_met_by(&claim.hash(&search.tip)))
+        .find(|claim| !search.job.facts.target.is_met_by(&claim.hash(&search.tip)))
 }

@@ -1,68 +1,37 @@
-//! What the miner makes of each message of the server.
+//! What the miner makes of each message of the server once setup is over.
 
-use sha2::{Digest, Sha256};
-use sv2::message::common::{
-    PROTOCOL_MINING, PROTOCOL_VERSION, REQUIRES_EXTENDED_CHANNELS, REQUIRES_FIXED_VERSION,
-    REQUIRES_STANDARD_JOBS, REQUIRES_VERSION_ROLLING, SetupConnection, SetupConnectionSuccess,
-};
+use std::sync::Arc;
+
+use sv2::message::EXTENSION_CORE;
+use sv2::message::common::REQUIRES_VERSION_ROLLING;
 use sv2::message::mining::{
-    NewExtendedMiningJob, NewMiningJob, OpenStandardMiningChannel,
-    OpenStandardMiningChannelSuccess, SetExtranoncePrefix, SetGroupChannel, SetNewPrevHash,
-    SetTarget, SubmitSharesError, SubmitSharesSuccess,
+    CloseChannel, NewExtendedMiningJob, NewMiningJob, SetExtranoncePrefix, SetGroupChannel,
+    SetNewPrevHash, SetTarget, SubmitSharesError, SubmitSharesSuccess,
 };
-use sv2::{ACT2_BYTES, Frame, ToMiner};
-use work::hash::finish_double;
+use sv2::{Frame, ToMiner};
 use work::merkle::MERKLE_PATH_MAX;
-use work::{BlockHash, MerkleNode, Now, Target, Tip, Txid};
+use work::{BlockHash, MerkleNode, Now, Target, Tip};
 
+use super::coinbase::{ExtendedWork, Parts};
+use super::config::ChannelKind;
 use super::error::Code;
 use super::event::Prefix;
-use super::jobs::MiningJob;
-use super::search::Search;
-use super::{Link, Miner, MinerError, MinerEvent, Step};
+use super::jobs::{Job, MiningJob};
+use super::profile::Profile;
+use super::{Miner, MinerError, MinerEvent, Step};
 
-/// The one request that this miner makes on a connection.
-const REQUEST_ID: u32 = 1;
-
-/// Longest text of a message, in bytes (STR0_255).
-const TEXT_BYTES_MAX: usize = 255;
-
-fn text(text: &str) -> &[u8] {
-    text.as_bytes().get(..TEXT_BYTES_MAX).unwrap_or(text.as_bytes())
+/// Which of our channels a message is for.
+#[derive(Debug, Clone, Copy)]
+enum Addressee {
+    /// The one at this index.
+    Channel(usize),
+    /// All of this group.
+    Group(u32),
+    /// One that is closed by now; the message crossed that on its way.
+    Nobody,
 }
 
 impl Miner {
-    pub(super) fn finish_handshake(
-        &mut self,
-        now: Now,
-        act2: &[u8; ACT2_BYTES],
-        wire: &mut Vec<u8>,
-    ) -> Result<(), MinerError> {
-        let Link::Handshake(initiator) = std::mem::replace(&mut self.link, Link::None) else {
-            return Err(MinerError::NotConnected);
-        };
-        let transport =
-            initiator.finish(act2, now.unix.seconds()).map_err(MinerError::Handshake)?;
-        self.link = Link::Sealed(Box::new(transport));
-        self.event(MinerEvent::Secured);
-        self.enter(Step::Setup, now);
-        // The texts are borrowed from the configuration while the link seals them.
-        let config = self.config.clone();
-        let setup = SetupConnection {
-            protocol: PROTOCOL_MINING,
-            min_version: PROTOCOL_VERSION,
-            max_version: PROTOCOL_VERSION,
-            flags: config.flags,
-            endpoint_host: text(&config.endpoint_host),
-            endpoint_port: config.endpoint_port,
-            vendor: text(&config.device.vendor),
-            hardware_version: text(&config.device.hardware_version),
-            firmware: text(&config.device.firmware),
-            device_id: text(&config.device.device_id),
-        };
-        self.seal(&setup, wire)
-    }
-
     pub(super) fn on_frame(
         &mut self,
         now: Now,
@@ -71,10 +40,23 @@ impl Miner {
     ) -> Result<(), MinerError> {
         self.report.frames_received += 1;
         self.report.last_frame_at = now.mono;
-        let msg_type = frame.header.msg_type;
+        self.heard_at = now.mono;
+        let (profile, msg_type) = (self.config.profile, frame.header.msg_type);
+        let length = frame.payload.len();
+        if profile.payload_max().is_some_and(|max| length > max) {
+            return Err(MinerError::FrameTooLong { msg_type, length });
+        }
+        if frame.header.extension_type == EXTENSION_CORE {
+            if profile.ignores(msg_type) {
+                self.report.ignored_frames += 1;
+                return Ok(());
+            }
+            if profile.dies_of(msg_type) {
+                return Err(MinerError::Unexpected { msg_type, step: self.step });
+            }
+        }
         let message =
             ToMiner::decode(frame).map_err(|error| MinerError::Malformed { msg_type, error })?;
-        let unexpected = Err(MinerError::Unexpected { msg_type, step: self.step });
         match (self.step, message) {
             (_, ToMiner::Unknown { .. }) => {
                 self.report.unknown_frames += 1;
@@ -87,224 +69,313 @@ impl Miner {
                 flags: error.flags,
                 code: Code::from_wire(error.error_code),
             }),
-            (Step::Opening, ToMiner::OpenStandardMiningChannelSuccess(success)) => {
-                self.on_open_success(now, &success)
+            (Step::Negotiating, ToMiner::RequestExtensionsSuccess(success)) => {
+                self.on_extensions(now, &success, wire)
             }
-            (Step::Opening, ToMiner::OpenMiningChannelError(error)) => {
-                self.check_request(error.request_id)?;
-                Err(MinerError::OpenRefused { code: Code::from_wire(error.error_code) })
+            (Step::Negotiating, ToMiner::RequestExtensionsError(error)) => {
+                self.on_no_extensions(now, &error, wire)
             }
             // Before the answer to SetupConnection nothing else may come (SV2 5.2.1).
-            (Step::Opening | Step::Waiting | Step::Mining, ToMiner::Reconnect(_)) => {
-                Err(MinerError::ReconnectAsked)
-            }
-            (Step::Waiting | Step::Mining, message) => {
-                self.on_channel_message(now, msg_type, &message)
-            }
-            _ => unexpected,
-        }
-    }
-
-    fn on_channel_message(
-        &mut self,
-        now: Now,
-        msg_type: u8,
-        message: &ToMiner<'_>,
-    ) -> Result<(), MinerError> {
-        match message {
-            ToMiner::SubmitSharesSuccess(success) => self.on_share_success(success),
-            ToMiner::SubmitSharesError(error) => self.on_share_error(error),
-            ToMiner::NewMiningJob(job) => self.on_job(now, job),
-            ToMiner::NewExtendedMiningJob(job) => self.on_extended_job(now, job),
-            ToMiner::SetNewPrevHash(tip) => self.on_prev_hash(now, tip),
-            ToMiner::SetTarget(target) => self.on_target(target),
-            ToMiner::SetExtranoncePrefix(prefix) => self.on_prefix(prefix),
-            ToMiner::SetGroupChannel(group) => self.on_group(msg_type, group),
-            ToMiner::CloseChannel(close) => {
-                self.check_member(msg_type, close.channel_id)?;
-                Err(MinerError::ChannelClosed { code: Code::from_wire(close.reason_code) })
-            }
-            ToMiner::ChannelEndpointChanged(changed) => {
-                self.check_channel(msg_type, changed.channel_id)
+            (
+                Step::Negotiating | Step::Opening | Step::Waiting | Step::Mining,
+                ToMiner::Reconnect(_),
+            ) => Err(MinerError::ReconnectAsked),
+            (Step::Opening | Step::Waiting | Step::Mining, message) => {
+                self.on_open_message(now, msg_type, &message, wire)
             }
             _ => Err(MinerError::Unexpected { msg_type, step: self.step }),
         }
     }
 
-    fn on_setup_success(
+    fn on_open_message(
         &mut self,
         now: Now,
-        success: &SetupConnectionSuccess,
+        msg_type: u8,
+        message: &ToMiner<'_>,
         wire: &mut Vec<u8>,
     ) -> Result<(), MinerError> {
-        let SetupConnectionSuccess { used_version, flags } = *success;
-        if used_version != PROTOCOL_VERSION {
-            return Err(MinerError::WrongVersion { used_version });
+        match message {
+            ToMiner::OpenStandardMiningChannelSuccess(success) => {
+                self.on_standard_open(now, success, wire)
+            }
+            ToMiner::OpenExtendedMiningChannelSuccess(success) => {
+                self.on_extended_open(now, success, wire)
+            }
+            ToMiner::OpenMiningChannelError(error) => {
+                self.take_request(msg_type, error.request_id)?;
+                Err(MinerError::OpenRefused { code: Code::from_wire(error.error_code) })
+            }
+            _ if self.step == Step::Opening => {
+                Err(MinerError::Unexpected { msg_type, step: self.step })
+            }
+            ToMiner::SubmitSharesSuccess(success) => self.on_share_success(success),
+            ToMiner::SubmitSharesError(error) => self.on_share_error(error),
+            ToMiner::NewMiningJob(job) => self.on_job(now, job),
+            ToMiner::NewExtendedMiningJob(job) => self.on_extended_job(now, job),
+            ToMiner::SetNewPrevHash(tip) => self.on_prev_hash(now, tip),
+            ToMiner::SetTarget(target) => self.on_target(now, target),
+            ToMiner::SetExtranoncePrefix(prefix) => self.on_prefix(prefix),
+            ToMiner::SetGroupChannel(group) => self.on_group(msg_type, group),
+            ToMiner::CloseChannel(close) => self.on_close(close),
+            ToMiner::UpdateChannelError(error) => {
+                self.index_of(msg_type, error.channel_id)?;
+                Err(MinerError::UpdateRefused { code: Code::from_wire(error.error_code) })
+            }
+            ToMiner::ChannelEndpointChanged(changed) => {
+                self.index_of(msg_type, changed.channel_id).map(|_| ())
+            }
+            _ => Err(MinerError::Unexpected { msg_type, step: self.step }),
         }
-        let miner = self.config.flags;
-        let fixes_what_rolls =
-            flags & REQUIRES_FIXED_VERSION != 0 && miner & REQUIRES_VERSION_ROLLING != 0;
-        if fixes_what_rolls || flags & REQUIRES_EXTENDED_CHANNELS != 0 {
-            return Err(MinerError::FlagsContradict { server: flags, miner });
-        }
-        self.rolls_version &= flags & REQUIRES_FIXED_VERSION == 0;
-        self.event(MinerEvent::SetUp);
-        self.enter(Step::Opening, now);
-        let identity = self.config.user_identity.clone();
-        let open = OpenStandardMiningChannel {
-            request_id: REQUEST_ID,
-            user_identity: text(&identity),
-            nominal_hash_rate: self.config.nominal_hash_rate,
-            max_target: self.config.max_target.to_le_bytes(),
-        };
-        self.seal(&open, wire)
     }
 
-    fn on_open_success(
-        &mut self,
-        now: Now,
-        success: &OpenStandardMiningChannelSuccess<'_>,
-    ) -> Result<(), MinerError> {
-        self.check_request(success.request_id)?;
-        let channel_id = success.channel_id;
-        if channel_id == success.group_channel_id {
-            return Err(MinerError::ChannelIsGroup { channel_id });
+    fn on_job(&mut self, now: Now, message: &NewMiningJob) -> Result<(), MinerError> {
+        let NewMiningJob { channel_id, job_id, min_ntime, version, merkle_root } = *message;
+        if self.is_closed(channel_id) {
+            return Ok(());
         }
-        let msg_type = OpenStandardMiningChannelSuccess::MSG_TYPE;
-        let target = self.check_target(msg_type, success.target)?;
-        self.channel_id = channel_id;
-        self.group_channel_id = success.group_channel_id;
-        self.target = target;
-        // The codec allows no more than the prefix holds.
-        let prefix = Prefix::try_from(success.extranonce_prefix).unwrap_or_default();
-        self.report.channels_opened += 1;
-        self.report.channel_id = Some(channel_id);
-        self.report.extranonce_prefix = prefix.clone();
-        self.report.target = Some(target);
-        self.event(MinerEvent::Opened { channel_id, extranonce_prefix: prefix, target });
-        self.enter(Step::Waiting, now);
-        Ok(())
-    }
-
-    fn on_job(&mut self, now: Now, job: &NewMiningJob) -> Result<(), MinerError> {
-        self.check_channel(NewMiningJob::MSG_TYPE, job.channel_id)?;
-        self.receive_job(MiningJob {
-            job_id: job.job_id,
-            version: job.version,
-            merkle_root: MerkleNode(job.merkle_root),
-            min_ntime: job.min_ntime,
-            target: self.target,
+        let index = self.index_of(NewMiningJob::MSG_TYPE, channel_id)?;
+        let Some(channel) = self.channels.get(index) else { return Ok(()) };
+        if channel.kind == ChannelKind::Extended {
+            return Err(MinerError::WrongJobKind { job_id, channel_id });
+        }
+        let facts = MiningJob {
+            job_id,
+            version,
+            merkle_root: MerkleNode(merkle_root),
+            min_ntime,
+            target: channel.target,
             since: now.mono,
-        })
+        };
+        let version_mask = self.version_mask(true);
+        self.receive_job(index, Job { facts, version_mask, extended: None })
     }
 
-    /// A job of the group: the root follows from the channel's own extranonce.
+    /// A job for an extended channel or a group. On a standard channel of the group the root
+    /// follows from the channel's own extranonce.
     fn on_extended_job(
         &mut self,
         now: Now,
-        job: &NewExtendedMiningJob<'_>,
+        message: &NewExtendedMiningJob<'_>,
     ) -> Result<(), MinerError> {
-        let job_id = job.job_id;
-        if self.requires_standard_jobs() {
+        let (channel_id, job_id) = (message.channel_id, message.job_id);
+        if self.config.requires_standard_jobs() {
             return Err(MinerError::ExtendedJob { job_id });
         }
-        self.check_member(NewExtendedMiningJob::MSG_TYPE, job.channel_id)?;
-        let steps = job.merkle_path.len();
+        let to = self.addressee(NewExtendedMiningJob::MSG_TYPE, channel_id)?;
+        let steps = message.merkle_path.len();
         if steps > MERKLE_PATH_MAX {
             return Err(MinerError::MerklePathTooLong { job_id, steps });
         }
-        let coinbase = Sha256::new_with_prefix(job.coinbase_tx_prefix)
-            .chain_update(&self.report.extranonce_prefix)
-            .chain_update(job.coinbase_tx_suffix);
-        let mut path = [MerkleNode::default(); MERKLE_PATH_MAX];
-        for (node, bytes) in path.iter_mut().zip(job.merkle_path) {
-            node.0 = *bytes;
+        let must_roll = self.config.flags & REQUIRES_VERSION_ROLLING != 0;
+        if must_roll && !message.version_rolling_allowed {
+            return Err(MinerError::VersionRollingDenied { job_id });
         }
-        let path = path.get(..steps).unwrap_or_default();
-        self.receive_job(MiningJob {
-            job_id,
-            version: job.version,
-            merkle_root: work::merkle::root(Txid(finish_double(coinbase)), path),
-            min_ntime: job.min_ntime,
-            target: self.target,
-            since: now.mono,
-        })
-    }
-
-    fn receive_job(&mut self, job: MiningJob) -> Result<(), MinerError> {
-        self.report.jobs_received += 1;
-        self.jobs.receive(job)?;
-        let is_future = job.min_ntime.is_none();
-        let tip = self.jobs.tip().filter(|_| !is_future);
-        self.event(MinerEvent::JobReceived {
-            job_id: job.job_id,
-            version: job.version,
-            merkle_root: job.merkle_root,
-            min_ntime: job.min_ntime,
-            prev_hash: tip.map(|tip| tip.prev_hash),
-        });
-        if let Some(tip) = tip {
-            self.search = Some(Search::new(job, tip, self.rolls_version));
+        let version_mask = self.version_mask(message.version_rolling_allowed);
+        let parts = Arc::new(Parts::new(message));
+        for index in 0..self.channels.len() {
+            let Some(channel) = self.channels.get(index) else { break };
+            if !is_for(to, index, channel.group_id) {
+                continue;
+            }
+            if matches!(to, Addressee::Channel(_)) && channel.kind == ChannelKind::Standard {
+                return Err(MinerError::WrongJobKind { job_id, channel_id });
+            }
+            let (prefix, extranonce_size) = (channel.prefix.clone(), channel.extranonce_size);
+            let work = ExtendedWork { parts: parts.clone(), prefix, extranonce_size };
+            let extranonce = work.first_extranonce();
+            let checked = parts.check(&work.prefix, &extranonce);
+            checked.map_err(|fault| MinerError::InvalidCoinbase { job_id, fault })?;
+            let facts = MiningJob {
+                job_id,
+                version: message.version,
+                merkle_root: work.root(&extranonce),
+                min_ntime: message.min_ntime,
+                target: channel.target,
+                since: now.mono,
+            };
+            let extended = (channel.kind == ChannelKind::Extended).then_some(work);
+            self.receive_job(index, Job { facts, version_mask, extended })?;
         }
         Ok(())
+    }
+
+    fn receive_job(&mut self, index: usize, mut job: Job) -> Result<(), MinerError> {
+        self.report.jobs_received += 1;
+        if self.config.profile == Profile::Bitaxe && !self.fits_bitaxe(index, &mut job) {
+            return Ok(());
+        }
+        let facts = job.facts;
+        let Some(channel) = self.channels.get_mut(index) else { return Ok(()) };
+        channel.receive(job)?;
+        let tip = channel.jobs.tip().filter(|_| facts.min_ntime.is_some());
+        let channel_id = channel.id;
+        self.event(MinerEvent::JobReceived {
+            channel_id,
+            job_id: facts.job_id,
+            version: facts.version,
+            merkle_root: facts.merkle_root,
+            min_ntime: facts.min_ntime,
+            prev_hash: tip.map(|tip| tip.prev_hash),
+        });
+        Ok(())
+    }
+
+    /// What a Bitaxe does with a job that breaks the protocol, or its ring of future jobs. Returns
+    /// whether it takes the job.
+    fn fits_bitaxe(&mut self, index: usize, job: &mut Job) -> bool {
+        let Some(channel) = self.channels.get_mut(index) else { return false };
+        let job_id = job.facts.job_id;
+        if channel.jobs.knows(job_id) {
+            self.violation(MinerError::JobIdReused { job_id });
+            return false;
+        }
+        let mut violations = [None; 3];
+        if job.facts.min_ntime == Some(0) {
+            job.facts.min_ntime = None;
+            violations[0] = Some(MinerError::ZeroMinNtime { job_id });
+        }
+        if job.facts.min_ntime.is_none() {
+            if channel.jobs.tip().is_none() && channel.jobs.has_future() {
+                violations[1] = Some(MinerError::FutureJobBeforeTip { job_id });
+            }
+            let lost = channel.jobs.evict_slot(job_id);
+            violations[2] = lost.map(|lost| MinerError::FutureJobsCollide { job_id, lost });
+        }
+        violations.into_iter().flatten().for_each(|violation| self.violation(violation));
+        true
+    }
+
+    fn violation(&mut self, error: MinerError) {
+        self.report.violations += 1;
+        self.event(MinerEvent::Violation(error));
     }
 
     fn on_prev_hash(&mut self, now: Now, message: &SetNewPrevHash) -> Result<(), MinerError> {
-        self.check_member(SetNewPrevHash::MSG_TYPE, message.channel_id)?;
-        let SetNewPrevHash { job_id, prev_hash, min_ntime, nbits, .. } = *message;
+        let SetNewPrevHash { channel_id, job_id, prev_hash, min_ntime, nbits } = *message;
+        let to = self.addressee(SetNewPrevHash::MSG_TYPE, channel_id)?;
         let prev_hash = BlockHash(prev_hash);
         let tip = Tip { prev_hash, nbits, min_ntime };
-        self.jobs.switch(job_id, tip, self.target, now.mono)?;
-        self.search = self.jobs.current().map(|job| Search::new(*job, tip, self.rolls_version));
-        let is_first = self.step != Step::Mining;
-        if is_first {
-            self.enter(Step::Mining, now);
+        for index in 0..self.channels.len() {
+            let Some(channel) = self.channels.get_mut(index) else { break };
+            if !is_for(to, index, channel.group_id) {
+                continue;
+            }
+            let (channel_id, is_first) = (channel.id, channel.jobs.tip().is_none());
+            channel.switch(job_id, tip, now.mono)?;
+            if self.step != Step::Mining {
+                self.enter(Step::Mining, now);
+            }
+            // Groups are switched from the first channel to the last, so the last tells soonest.
+            let mut tips = self.channels.iter().rev().filter_map(|channel| channel.jobs.tip());
+            let is_complete = tips.all(|tip| tip.prev_hash == prev_hash);
+            self.report.tip(prev_hash, now.mono, is_complete);
+            self.event(MinerEvent::TipSwitched {
+                channel_id,
+                prev_hash,
+                job_id,
+                nbits,
+                min_ntime,
+                is_first,
+                is_complete,
+            });
         }
-        self.report.tip(prev_hash, now.mono);
-        let switched = MinerEvent::TipSwitched { prev_hash, job_id, nbits, min_ntime, is_first };
-        self.event(switched);
         Ok(())
     }
 
-    /// The target of jobs that are not active yet; the current job keeps its own (SV2 5.3.18).
-    fn on_target(&mut self, message: &SetTarget) -> Result<(), MinerError> {
-        self.check_member(SetTarget::MSG_TYPE, message.channel_id)?;
-        self.target = self.check_target(SetTarget::MSG_TYPE, message.maximum_target)?;
-        self.report.target = Some(self.target);
-        self.event(MinerEvent::TargetSet { target: self.target });
+    fn on_target(&mut self, now: Now, message: &SetTarget) -> Result<(), MinerError> {
+        let msg_type = SetTarget::MSG_TYPE;
+        let to = self.addressee(msg_type, message.channel_id)?;
+        let target = Target::from_le_bytes(message.maximum_target);
+        let at_once = self.config.profile.applies_target_at_once();
+        for index in 0..self.channels.len() {
+            let Some(channel) = self.channels.get_mut(index) else { break };
+            if !is_for(to, index, channel.group_id) {
+                continue;
+            }
+            if !channel.allows(target) {
+                let is_zero = target == Target::ZERO;
+                return Err(MinerError::TargetOutOfRange { msg_type, is_zero });
+            }
+            channel.set_target(target, at_once, now);
+            let channel_id = channel.id;
+            self.event(MinerEvent::TargetSet { channel_id, target });
+        }
+        self.refresh_report();
         Ok(())
     }
 
     /// The extranonce of later jobs. Jobs that are there keep the root they have.
     fn on_prefix(&mut self, message: &SetExtranoncePrefix<'_>) -> Result<(), MinerError> {
-        self.check_channel(SetExtranoncePrefix::MSG_TYPE, message.channel_id)?;
-        let (found, expected) =
-            (message.extranonce_prefix.len(), self.report.extranonce_prefix.len());
+        let channel_id = message.channel_id;
+        if self.is_closed(channel_id) {
+            return Ok(());
+        }
+        let index = self.index_of(SetExtranoncePrefix::MSG_TYPE, channel_id)?;
+        let Some(channel) = self.channels.get_mut(index) else { return Ok(()) };
+        let (found, expected) = (message.extranonce_prefix.len(), channel.prefix.len());
         if found != expected {
             return Err(MinerError::ExtranonceLength { found, expected });
         }
-        self.report.extranonce_prefix =
-            Prefix::try_from(message.extranonce_prefix).unwrap_or_default();
+        channel.prefix = Prefix::try_from(message.extranonce_prefix).unwrap_or_default();
+        let Some(channel) = self.channels.get(index) else { return Ok(()) };
+        self.check_extranonce(channel)?;
+        self.refresh_report();
         Ok(())
     }
 
     fn on_group(&mut self, msg_type: u8, message: &SetGroupChannel<'_>) -> Result<(), MinerError> {
-        if self.requires_standard_jobs() {
+        if self.config.requires_standard_jobs() {
             return Err(MinerError::Unexpected { msg_type, step: self.step });
         }
-        if message.channel_ids.iter().any(|channel_id| channel_id == self.channel_id) {
-            self.group_channel_id = message.group_channel_id;
+        let group_id = message.group_channel_id;
+        if self.channels.iter().any(|channel| channel.id == group_id) {
+            return Err(MinerError::ChannelIsGroup { channel_id: group_id });
+        }
+        for channel_id in message.channel_ids.iter() {
+            if self.is_closed(channel_id) {
+                continue;
+            }
+            let index = self.index_of(msg_type, channel_id)?;
+            if let Some(channel) = self.channels.get_mut(index) {
+                channel.group_id = group_id;
+            }
+            let Some(channel) = self.channels.get(index) else { continue };
+            self.check_extranonce(channel)?;
+        }
+        Ok(())
+    }
+
+    /// The last channel's end is that of the connection.
+    fn on_close(&mut self, message: &CloseChannel<'_>) -> Result<(), MinerError> {
+        let to = self.addressee(CloseChannel::MSG_TYPE, message.channel_id)?;
+        let code = Code::from_wire(message.reason_code);
+        for index in (0..self.channels.len()).rev() {
+            let Some(channel) = self.channels.get(index) else { break };
+            if is_for(to, index, channel.group_id) {
+                let channel_id = channel.id;
+                if self.channels.len() == 1 && self.opens.is_empty() {
+                    return Err(MinerError::ChannelClosed { code });
+                }
+                self.drop_channel(index);
+                self.report.channels_closed += 1;
+                self.event(MinerEvent::ChannelClosed { channel_id, code });
+            }
         }
         Ok(())
     }
 
     fn on_share_success(&mut self, message: &SubmitSharesSuccess) -> Result<(), MinerError> {
-        self.check_channel(SubmitSharesSuccess::MSG_TYPE, message.channel_id)?;
+        let channel_id = message.channel_id;
+        if self.is_closed(channel_id) {
+            return Ok(());
+        }
+        self.index_of(SubmitSharesSuccess::MSG_TYPE, channel_id)?;
         let (outstanding, events, report) =
             (&mut self.outstanding, &mut self.events, &mut self.report);
         outstanding.accept(message, |sent| {
             if events.len() < super::EVENTS_MAX {
                 events.push(MinerEvent::ShareAccepted {
+                    channel_id,
                     sequence_number: sent.sequence_number,
                     submitted_at: sent.at,
                     is_fake: sent.is_fake,
@@ -320,14 +391,19 @@ impl Miner {
     }
 
     fn on_share_error(&mut self, message: &SubmitSharesError<'_>) -> Result<(), MinerError> {
-        if !self.outstanding.has_channel(message.channel_id) {
-            self.check_channel(SubmitSharesError::MSG_TYPE, message.channel_id)?;
+        let channel_id = message.channel_id;
+        if !self.outstanding.has_channel(channel_id) {
+            if self.is_closed(channel_id) {
+                return Ok(());
+            }
+            self.index_of(SubmitSharesError::MSG_TYPE, channel_id)?;
         }
         let sent = self.outstanding.refuse(message)?;
         let code = Code::from_wire(message.error_code);
         self.report.rejects.count(code);
         self.report.outstanding = self.outstanding.len();
         self.event(MinerEvent::ShareRejected {
+            channel_id,
             sequence_number: sent.sequence_number,
             code,
             submitted_at: sent.at,
@@ -336,38 +412,45 @@ impl Miner {
         Ok(())
     }
 
-    fn requires_standard_jobs(&self) -> bool {
-        self.config.flags & REQUIRES_STANDARD_JOBS != 0
+    /// Version bits that may be rolled on a job that allows it or not.
+    fn version_mask(&self, is_allowed: bool) -> u32 {
+        let rolls = self.config.rolls_version;
+        let ignores_orders = self.config.profile == Profile::Bitaxe;
+        if rolls && (ignores_orders || (is_allowed && !self.is_version_fixed)) {
+            self.config.version_mask
+        } else {
+            0
+        }
     }
 
-    fn check_request(&self, request_id: u32) -> Result<(), MinerError> {
-        if request_id == REQUEST_ID {
-            return Ok(());
-        }
-        Err(MinerError::WrongRequest { request_id, expected: REQUEST_ID })
+    /// Our channel of this number.
+    pub(super) fn index_of(&self, msg_type: u8, channel_id: u32) -> Result<usize, MinerError> {
+        let index = self.channels.iter().position(|channel| channel.id == channel_id);
+        index.ok_or(MinerError::UnknownChannel { msg_type, channel_id })
     }
 
-    fn check_channel(&self, msg_type: u8, channel_id: u32) -> Result<(), MinerError> {
-        if channel_id == self.channel_id {
-            return Ok(());
+    /// Our channel or group of this number; a miner that requires standard jobs is in no group.
+    fn addressee(&self, msg_type: u8, channel_id: u32) -> Result<Addressee, MinerError> {
+        let group = self.channels.iter().any(|channel| channel.group_id == channel_id);
+        match self.index_of(msg_type, channel_id) {
+            Ok(index) => Ok(Addressee::Channel(index)),
+            Err(_) if group && !self.config.requires_standard_jobs() => {
+                Ok(Addressee::Group(channel_id))
+            }
+            Err(_) if self.is_closed(channel_id) => Ok(Addressee::Nobody),
+            Err(error) => Err(error),
         }
-        Err(MinerError::UnknownChannel { msg_type, channel_id })
     }
 
-    /// Our channel or our group; a miner that requires standard jobs is in no group.
-    fn check_member(&self, msg_type: u8, channel_id: u32) -> Result<(), MinerError> {
-        if channel_id == self.group_channel_id && !self.requires_standard_jobs() {
-            return Ok(());
-        }
-        self.check_channel(msg_type, channel_id)
+    fn is_closed(&self, channel_id: u32) -> bool {
+        self.closed.contains(&channel_id)
     }
+}
 
-    fn check_target(&self, msg_type: u8, target: [u8; 32]) -> Result<Target, MinerError> {
-        let target = Target::from_le_bytes(target);
-        let is_zero = target == Target::ZERO;
-        if is_zero || target > self.config.max_target {
-            return Err(MinerError::TargetOutOfRange { msg_type, is_zero });
-        }
-        Ok(target)
+fn is_for(to: Addressee, index: usize, group_id: u32) -> bool {
+    match to {
+        Addressee::Channel(of) => of == index,
+        Addressee::Group(of) => of == group_id,
+        Addressee::Nobody => false,
     }
 }

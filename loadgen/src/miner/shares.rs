@@ -7,7 +7,7 @@ use work::Mono;
 
 use super::error::MinerError;
 
-/// Unanswered shares of one channel beyond which the miner stops submitting.
+/// Unanswered shares of one connection beyond which the miner stops submitting.
 pub const OUTSTANDING_MAX: usize = 4_096;
 
 /// A share that was sent.
@@ -69,14 +69,19 @@ impl Outstanding {
                 undecided,
             });
         }
-        // Shares of other channels, which only fakes have, go back to the end in their order.
-        for _ in 0..=last {
-            match self.sent.pop_front() {
-                Some(sent) if sent.channel_id == message.channel_id => accepted(sent),
-                Some(sent) => self.sent.push_back(sent),
-                None => break,
-            }
+        if undecided as usize == last + 1 {
+            self.sent.drain(..=last).for_each(accepted);
+            return Ok(());
         }
+        let mut place = 0;
+        self.sent.retain(|sent| {
+            let is_accepted = place <= last && sent.channel_id == message.channel_id;
+            place += 1;
+            if is_accepted {
+                accepted(*sent);
+            }
+            !is_accepted
+        });
         Ok(())
     }
 
@@ -90,6 +95,13 @@ impl Outstanding {
             msg_type: SubmitSharesError::MSG_TYPE,
             sequence_number: message.sequence_number,
         })
+    }
+
+    /// Forgets the shares of a channel that is closed, and returns how many they were.
+    pub fn forget(&mut self, channel_id: u32) -> u64 {
+        let before = self.sent.len();
+        self.sent.retain(|sent| sent.channel_id != channel_id);
+        (before - self.sent.len()) as u64
     }
 
     /// Whether any share was sent to `channel_id`.
@@ -152,8 +164,14 @@ mod tests {
         for (channel_id, sequence_number) in [(9, 0), (2, 1), (9, 2), (2, 3)] {
             all.push(Sent { channel_id, sequence_number, at: Mono(0), is_fake: false });
         }
+        all.push(Sent { channel_id: 9, sequence_number: 4, at: Mono(0), is_fake: false });
         all.accept(&success(3, 2), |sent| assert_eq!(sent.channel_id, 2)).unwrap();
-        assert_eq!(all.len(), 2);
+        assert_eq!(all.len(), 3);
         assert!(all.has_channel(9) && !all.has_channel(2));
+        let mut accepted = Vec::new();
+        let of_nine = SubmitSharesSuccess { channel_id: 9, ..success(2, 2) };
+        all.accept(&of_nine, |sent| accepted.push(sent.sequence_number)).unwrap();
+        assert_eq!(accepted, [0, 2]);
+        assert_eq!((all.forget(9), all.len()), (1, 0));
     }
 }

@@ -8,10 +8,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} of {} miners open after {:.1} s, {} connects, {} disconnects",
+            "{}: {} of {} miners open with {} channels after {:.1} s, {} connects, {} disconnects",
             self.target,
             self.open,
             self.connections,
+            self.channels_open,
             self.duration_seconds,
             self.connects,
             self.disconnects
@@ -28,8 +29,13 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "work: {} jobs, {} prev hashes, {} tips, {:.0} hashes/s ({} behind)",
-            self.jobs, self.prev_hashes, self.tip_count, self.hashes_per_second, self.hashes_behind
+            "work: {} jobs, {} prev hashes, {} targets, {} tips, {:.0} hashes/s ({} behind)",
+            self.jobs,
+            self.prev_hashes,
+            self.targets,
+            self.tip_count,
+            self.hashes_per_second,
+            self.hashes_behind
         )?;
         writeln!(
             f,

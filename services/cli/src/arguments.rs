@@ -28,6 +28,14 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Check or show the configuration of a gateway.
+    Config {
+        /// What about it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Look whether this machine can run a gateway, and say what to change if not.
+    Doctor(DoctorOptions),
     /// Start a program that is killed when its parent dies. The demo starts its programs by this.
     #[command(hide = true)]
     Launch(LaunchOptions),
@@ -38,6 +46,42 @@ pub enum Command {
 pub enum KeysCommand {
     /// Print a new authority key pair as the `noise` section of gateway.toml.
     Generate,
+}
+
+/// Configuration commands.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Tell every mistake and every warning in a file and in the environment; exit with 1 if there
+    /// is a mistake.
+    Check {
+        /// The gateway's file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the values that were given and where each comes from; secrets are left out.
+    Show(ShowOptions),
+}
+
+/// Options of `config show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowOptions {
+    /// All 51 keys, those by default, too.
+    #[arg(long)]
+    pub effective: bool,
+    /// The gateway's file.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// As JSON: a list of objects with key, value, origin and variable.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorOptions {
+    /// The gateway's file; with it cores, connections, ports and the disk are looked at, too.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// How the demo shows itself.
@@ -103,6 +147,10 @@ mod tests {
             &["demo", "--duration", "0"],
             &["demo", "--screen", "big"],
             &["keys"],
+            &["config"],
+            &["config", "check"],
+            &["config", "show", "--effective"],
+            &["doctor", "--config"],
             &["launch", "--parent", "1"],
         ] {
             let line = [&["reservegrid"], wrong].concat();

@@ -2,6 +2,8 @@
 //!
 //! `demo` runs the whole product on this machine: the real programs on loopback, a simulated chain,
 //! and miners that really hash. `keys generate` makes the key pair that miners are told to trust.
+//! `config check` and `config show` read a gateway's configuration as the gateway does; `doctor`
+//! looks whether this machine can run one.
 //!
 //! Reading order: [`arguments`] (what can be asked), [`demo`] (how a demo runs), inside it `plan`
 //! (what the programs are told), `model` (what the screen shows) and `outcome` (whether it went
@@ -9,7 +11,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod arguments;
+pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod keys;
 pub mod launch;
 
@@ -17,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, KeysCommand};
+use arguments::{Arguments, Command, ConfigCommand, KeysCommand};
 
 /// Runs what the command line asks for and gives the process's exit status: 0 when it went well,
 /// 1 when it did not, 2 (by clap) when the command line is wrong.
@@ -27,6 +31,9 @@ pub fn run() -> ExitCode {
         Command::Keys { command: KeysCommand::Generate } => {
             keys::generate().map(|text| say(text.trim_end()))
         }
+        Command::Config { command: ConfigCommand::Check { file } } => return config::check(&file),
+        Command::Config { command: ConfigCommand::Show(options) } => return config::show(&options),
+        Command::Doctor(options) => return doctor::run(options.config.as_deref()),
         Command::Launch(launch) => Err(launch::run(&launch)),
     };
     match result {

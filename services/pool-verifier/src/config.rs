@@ -64,8 +64,10 @@ pub struct Config {
     pub prevhash_hold_ms: u64,
     /// Where the chain is learned from.
     pub chain: ChainAccess,
-    /// The rules.
+    /// The rules as they were at the start.
     pub policy: Policy,
+    /// Where the rules are read from, at the start and again when asked to.
+    pub policy_path: PathBuf,
 }
 
 /// Why a configuration cannot be used.
@@ -150,9 +152,7 @@ impl Config {
             return Err(wrong(TomlError::at(&text, span, key, &hold.to_string(), &expected)));
         }
         let policy_path = path.parent().unwrap_or(Path::new("")).join(&raw.policy);
-        let policy_text = read(&policy_path)?;
-        let policy = Policy::parse(&policy_text, raw.network)
-            .map_err(|error| ConfigError::Text(policy_path, error))?;
+        let policy = read_policy(&policy_path, raw.network)?;
         Ok(Config {
             listen_addr: raw.listen_addr,
             http_listen_addr: raw.http_listen_addr,
@@ -162,8 +162,18 @@ impl Config {
             prevhash_hold_ms: hold,
             chain,
             policy,
+            policy_path,
         })
     }
+}
+
+/// The rules that the file at `path` states, for addresses of `network`.
+///
+/// # Errors
+/// [`ConfigError`] with file, place, key, what was found and what is expected.
+pub fn read_policy(path: &Path, network: Network) -> Result<Policy, ConfigError> {
+    let text = read(path)?;
+    Policy::parse(&text, network).map_err(|error| ConfigError::Text(path.to_owned(), error))
 }
 
 /// The text of a file of bounded size.

@@ -10,25 +10,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use policy::{JudgedTransaction, TransactionFacts};
+use policy::{JudgedTransaction, Policy, TransactionFacts};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use work::contract::verifier::{
     FromVerifier, LINE_BYTES_MAX, PROPOSALS_OPEN_MAX, PROTO, ProposedTransaction, TX_PUT_MAX,
     TemplatePropose, ToVerifier,
 };
-use work::template::TEMPLATE_TRANSACTIONS_MAX;
+use work::template::{TEMPLATE_RULE_BYTES_MAX, TEMPLATE_RULES_MAX, TEMPLATE_TRANSACTIONS_MAX};
 
 use crate::cache::TransactionCache;
 use crate::gateways::Place;
 use crate::judging::{Answer, Asked, Verifier};
 use crate::limits::{
-    ANSWERED_MAX, BAD_LINES_MAX, CACHE_BYTES_MAX, CACHE_TRANSACTIONS_MAX, GATEWAY_ID_CHARS_MAX,
-    HELLO_TIMEOUT, INLINE_LINE_BYTES_MAX, LINES_OUT_MAX, SILENCE_MAX, WRITE_TIMEOUT,
+    ANSWERED_MAX, BAD_LINES_MAX, BYTES_OUT_MAX, CACHE_BYTES_MAX, CACHE_TRANSACTIONS_MAX,
+    GATEWAY_ID_CHARS_MAX, HELLO_TIMEOUT, INLINE_LINE_BYTES_MAX, LINES_OUT_MAX, SILENCE_MAX,
+    WRITE_TIMEOUT,
 };
 use crate::lines::{Line, LineReader};
 
@@ -40,7 +41,12 @@ enum Message {
     Small(ToVerifier),
     Put(Vec<JudgedTransaction>),
     Propose(Box<TemplatePropose>),
-    Bad { code: &'static str, detail: String },
+    /// Not a line: other rules are in force.
+    OtherPolicy,
+    Bad {
+        code: &'static str,
+        detail: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -61,8 +67,10 @@ pub async fn serve(verifier: Arc<Verifier>, stream: TcpStream, peer: SocketAddr)
     let (read, write) = stream.into_split();
     let (lines, queue) = mpsc::channel(LINES_OUT_MAX);
     let writer = tokio::spawn(write_lines(write, queue));
-    let link = Arc::new(Link { lines, open: Mutex::new(Open::default()) });
+    let room = Arc::new(Semaphore::new(BYTES_OUT_MAX as usize));
+    let link = Arc::new(Link { lines, room, open: Mutex::new(Open::default()) });
     let mut connection = Connection {
+        policy: verifier.policy.subscribe(),
         verifier,
         link: Arc::clone(&link),
         reader: LineReader::new(read, LINE_BYTES_MAX),
@@ -88,9 +96,9 @@ pub async fn serve(verifier: Arc<Verifier>, stream: TcpStream, peer: SocketAddr)
 }
 
 /// Write lines as they come until the queue is closed or the peer does not take them.
-async fn write_lines(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write_lines(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<LineOut>) {
     while let Some(line) = queue.recv().await {
-        match tokio::time::timeout(WRITE_TIMEOUT, write.write_all(&line)).await {
+        match tokio::time::timeout(WRITE_TIMEOUT, write.write_all(&line.bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
@@ -98,9 +106,17 @@ async fn write_lines(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8
     let _ = tokio::time::timeout(WRITE_TIMEOUT, write.shutdown()).await;
 }
 
+/// A line on its way out, with the room it takes.
+struct LineOut {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
 /// What the reader and the proposals of one connection share.
 struct Link {
-    lines: mpsc::Sender<Vec<u8>>,
+    lines: mpsc::Sender<LineOut>,
+    /// Bytes that may still be queued.
+    room: Arc<Semaphore>,
     open: Mutex<Open>,
 }
 
@@ -114,9 +130,11 @@ struct Open {
 impl Link {
     /// Queue `message`. False if the connection is over.
     async fn send(&self, message: &FromVerifier) -> bool {
-        let Ok(mut line) = serde_json::to_vec(message) else { return false };
-        line.push(b'\n');
-        self.lines.send(line).await.is_ok()
+        let Ok(mut bytes) = serde_json::to_vec(message) else { return false };
+        bytes.push(b'\n');
+        let taken = u32::try_from(bytes.len()).unwrap_or(BYTES_OUT_MAX).min(BYTES_OUT_MAX);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(taken).await else { return false };
+        self.lines.send(LineOut { bytes, _room: room }).await.is_ok()
     }
 
     /// Take proposal `propose_id` off the open ones. False if it was withdrawn.
@@ -140,6 +158,8 @@ impl Link {
 
 struct Connection {
     verifier: Arc<Verifier>,
+    /// Marked as seen is what the gateway was told last.
+    policy: watch::Receiver<Arc<Policy>>,
     link: Arc<Link>,
     reader: LineReader<OwnedReadHalf>,
     cache: TransactionCache,
@@ -148,11 +168,12 @@ struct Connection {
 }
 
 impl Connection {
-    /// The next line that was understood so far as to be a message.
+    /// The next line that was understood so far as to be a message, or another policy.
     async fn next(&mut self) -> Result<Message, Ending> {
         loop {
             let step = tokio::select! {
                 () = self.link.lines.closed() => return Err("gateway does not read"),
+                Ok(()) = self.policy.changed() => return Ok(Message::OtherPolicy),
                 step = tokio::time::timeout(SILENCE_MAX, self.reader.step()) => step,
             };
             match step {
@@ -178,7 +199,16 @@ impl Connection {
     /// The first line: who is this, and may it come in? The place is given back when dropped.
     async fn hello(&mut self) -> Result<(Arc<str>, Place), Ending> {
         let refuse = |code, detail: String| (code, detail);
-        let first = tokio::time::timeout(HELLO_TIMEOUT, self.next()).await;
+        let first = async {
+            loop {
+                match self.next().await {
+                    // It will be told with the answer to its Hello.
+                    Ok(Message::OtherPolicy) => {}
+                    first => return first,
+                }
+            }
+        };
+        let first = tokio::time::timeout(HELLO_TIMEOUT, first).await;
         let (code, detail) = match first.map_err(|_| "no hello in time")?? {
             Message::Small(ToVerifier::Hello { proto, .. }) if proto != PROTO => {
                 refuse("wrong_proto", format!("protocol {proto}, expected {PROTO}"))
@@ -213,15 +243,24 @@ impl Connection {
         Err(code)
     }
 
-    async fn acknowledge(&self) {
-        let config = &self.verifier.config;
+    async fn acknowledge(&mut self) {
+        let policy = Arc::clone(&self.policy.borrow_and_update());
         let ack = FromVerifier::HelloAck {
             proto: PROTO,
-            verifier_id: config.verifier_id.clone(),
-            policy_version: config.policy.version.clone(),
-            policy_hash: config.policy.hash().to_owned(),
+            verifier_id: self.verifier.config.verifier_id.clone(),
+            policy_version: policy.version.clone(),
+            policy_hash: policy.hash().to_owned(),
         };
         self.link.send(&ack).await;
+    }
+
+    async fn tell_policy(&mut self) {
+        let policy = Arc::clone(&self.policy.borrow_and_update());
+        let changed = FromVerifier::PolicyChanged {
+            policy_version: policy.version.clone(),
+            policy_hash: policy.hash().to_owned(),
+        };
+        self.link.send(&changed).await;
     }
 
     async fn run(&mut self, gateway_id: &Arc<str>) -> Ending {
@@ -235,6 +274,7 @@ impl Connection {
                 Message::Put(transactions) => {
                     transactions.into_iter().for_each(|put| self.cache.put(put));
                 }
+                Message::OtherPolicy => self.tell_policy().await,
                 Message::Propose(template) => self.propose(template, gateway_id).await,
                 Message::Small(ToVerifier::Ping { t }) => {
                     self.link.send(&FromVerifier::Pong { t }).await;
@@ -361,6 +401,9 @@ fn parse(line: &[u8]) -> Message {
                 "{} transactions, at most {TEMPLATE_TRANSACTIONS_MAX}",
                 template.wtxids.len()
             )),
+            Ok(template) if names_too_many_rules(&template) => bad(format!(
+                "rules: at most {TEMPLATE_RULES_MAX} of {TEMPLATE_RULE_BYTES_MAX} bytes"
+            )),
             Ok(template) => Message::Propose(template),
             Err(error) => bad(error.to_string()),
         },
@@ -373,6 +416,12 @@ fn parse(line: &[u8]) -> Message {
             detail: "expected Hello, TxPut, TemplatePropose, Cancel or Ping".to_owned(),
         },
     }
+}
+
+fn names_too_many_rules(template: &TemplatePropose) -> bool {
+    let rules = template.rules.as_deref().unwrap_or_default();
+    rules.len() > TEMPLATE_RULES_MAX
+        || rules.iter().any(|rule| rule.len() > TEMPLATE_RULE_BYTES_MAX)
 }
 
 fn judged(transaction: &ProposedTransaction) -> JudgedTransaction {

@@ -27,7 +27,7 @@ pub fn router(verifier: Arc<Verifier>) -> Router {
 }
 
 async fn ready(State(verifier): State<Arc<Verifier>>) -> Response {
-    let policy = &verifier.config.policy;
+    let policy = verifier.policy();
     let fault = verifier.chain.fault();
     let status = if fault.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let height = verifier.chain.now().seen.map(|seen| seen.chain.height);
@@ -66,7 +66,7 @@ async fn verdicts(State(verifier): State<Arc<Verifier>>, Query(query): Query<Lim
 }
 
 async fn policy(State(verifier): State<Arc<Verifier>>) -> Response {
-    let policy = &verifier.config.policy;
+    let policy = verifier.policy();
     let checks: Vec<_> = CHECKS
         .iter()
         .enumerate()

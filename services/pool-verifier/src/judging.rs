@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use policy::{Context, JudgedTransaction, Proposal};
-use tokio::sync::Semaphore;
+use policy::{Context, JudgedTransaction, Policy, Proposal};
+use tokio::sync::{Semaphore, watch};
 use work::contract::verifier::{TemplatePropose, TemplateVerdict};
 
 use crate::chain::{ChainWatch, Seen};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, read_policy};
 use crate::gateways::Gateways;
 use crate::limits::{CONNECTIONS_MAX, FULL_JUDGED_AT_ONCE};
 use crate::metrics::{Metrics, verdict_name};
@@ -19,8 +19,10 @@ use crate::record::{Proposed, Record, Records};
 /// All that connections share.
 #[derive(Debug)]
 pub struct Verifier {
-    /// What the service was told.
+    /// What the service was told at its start.
     pub config: Config,
+    /// The rules in force. Whoever subscribes hears of a change.
+    pub policy: watch::Sender<Arc<Policy>>,
     /// The chain.
     pub chain: Arc<ChainWatch>,
     /// Live gateways.
@@ -67,6 +69,7 @@ impl Verifier {
         metrics: Metrics,
     ) -> Verifier {
         Verifier {
+            policy: watch::Sender::new(Arc::new(config.policy.clone())),
             config,
             chain,
             gateways: Arc::new(Gateways::default()),
@@ -75,6 +78,33 @@ impl Verifier {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             full: Semaphore::new(FULL_JUDGED_AT_ONCE),
         }
+    }
+
+    /// Read policy.toml again. The rules in force stay if it cannot be used; gateways are told if
+    /// it rules otherwise than before.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file, place, key, what was found and what is expected.
+    pub fn reload_policy(&self) -> Result<(), ConfigError> {
+        let read = read_policy(&self.config.policy_path, self.config.network);
+        let result = if read.is_ok() { "ok" } else { "error" };
+        self.metrics.policy_loads.with_label_values(&[result]).inc();
+        let policy = read?;
+        let (version, hash) = (policy.version.clone(), policy.hash().to_owned());
+        let is_another = self.policy.send_if_modified(|in_force| {
+            let is_another = **in_force != policy;
+            if is_another {
+                *in_force = Arc::new(policy);
+            }
+            is_another
+        });
+        tracing::info!(version, hash, is_another, "policy read");
+        Ok(())
+    }
+
+    /// The rules in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
     }
 
     /// Judge `asked` as soon as its parent is known. Dropping the future withdraws it.
@@ -110,7 +140,7 @@ impl Verifier {
             tip_age_ms: millis(seen.tip_since.elapsed()),
         };
         let template = &*asked.template;
-        let policy = &self.config.policy;
+        let policy = &*self.policy();
         let proposal = Proposal { template, transactions: &asked.transactions };
         let ruling = policy::judge(&proposal, &context, policy);
         let elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -24,6 +24,9 @@ pub const BAD_LINES_MAX: u32 = 5;
 pub const LINES_OUT_MAX: usize = 16;
 const _: () = assert!(LINES_OUT_MAX >= PROPOSALS_OPEN_MAX);
 
+/// Bytes of those lines; a line that is longer alone takes all of them.
+pub const BYTES_OUT_MAX: u32 = 8 * 1024 * 1024;
+
 /// A line longer than this is parsed on a thread where it delays nobody.
 pub const INLINE_LINE_BYTES_MAX: usize = 16 * 1024;
 

@@ -49,10 +49,17 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let fault = |error: std::io::Error| format!("signals: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(fault)?;
         let running = pool_verifier::start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {}
+            }
+            if let Err(fault) = running.reload_policy() {
+                tracing::error!("the rules stay as they were: {fault}");
+            }
         }
         tracing::info!("stopping");
         running.stop().await;

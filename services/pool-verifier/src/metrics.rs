@@ -34,6 +34,8 @@ pub struct Metrics {
     pub cancelled: IntCounter,
     /// Errors sent to gateways, by code.
     pub errors: IntCounterVec,
+    /// Times policy.toml was read again, by result.
+    pub policy_loads: IntCounterVec,
     /// Gateways connected.
     pub gateways: IntGauge,
     /// Proposals waiting for a tip, set when scraped.
@@ -117,6 +119,7 @@ impl Metrics {
             timeouts: counter("verifier_timeouts_total", "Proposals on a tip not known in time")?,
             cancelled: counter("verifier_cancelled_total", "Proposals withdrawn")?,
             errors: counters("verifier_errors_total", "Error lines sent", "code")?,
+            policy_loads: counters("verifier_policy_loads_total", "Policies read again", "result")?,
             gateways: gauge("verifier_gateways", "Gateways connected")?,
             parked: gauge("verifier_parked", "Proposals waiting for a tip")?,
             chain_height: gauge("verifier_chain_height", "Height of the tip")?,
@@ -138,6 +141,9 @@ impl Metrics {
         }
         for code in ERROR_CODES {
             self.errors.with_label_values(&[code]);
+        }
+        for result in ["ok", "error"] {
+            self.policy_loads.with_label_values(&[result]);
         }
         for path in ["coinbase_only", "full"] {
             self.verdict_duration.with_label_values(&[path]);

@@ -68,13 +68,21 @@ pub async fn start(config: Config) -> Result<Running, String> {
             tracing::error!(%error, "http");
         }
     });
-    let policy = &verifier.config.policy;
+    let policy = verifier.policy();
     tracing::info!(%listen_addr, %http_listen_addr, policy = policy.hash(), "listening");
     let threads = vec![log_thread, chain_thread];
     Ok(Running { listen_addr, http_listen_addr, verifier, stopping, tasks, threads })
 }
 
 impl Running {
+    /// Read policy.toml again; see [`Verifier::reload_policy`].
+    ///
+    /// # Errors
+    /// One sentence that names file, place and remedy. The rules in force stay.
+    pub fn reload_policy(&self) -> Result<(), String> {
+        self.verifier.reload_policy().map_err(|error| error.to_string())
+    }
+
     /// Close all connections, write what is still queued for the log, end all threads.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);

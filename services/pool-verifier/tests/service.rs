@@ -18,6 +18,7 @@ use pool_verifier::Config;
 use pool_verifier::config::{ChainAccess, RpcAuth};
 use serde_json::{Value, json};
 use work::Decision;
+use work::contract::verifier::FromVerifier;
 use work::payout::Network;
 use world::fixture::{self, Fixture};
 use world::*;
@@ -90,6 +91,50 @@ async fn the_policy_in_force_is_shown() {
     assert_eq!(page["settings"]["structure.weight_max"], "4000000");
     assert_eq!(page["payouts"][1], json!({ "script": "52", "share": 3 }));
     assert_eq!(page["checks"].as_array().unwrap().len(), policy::CHECKS.len());
+}
+
+/// Goal: rules can be exchanged while gateways are connected; a text that cannot be used changes
+/// nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_read_again_is_told_to_every_gateway() {
+    let world = World::new().await;
+    let fixture = Fixture::new();
+    let mut gateways = [world.gateway(1).await, world.gateway(2).await];
+    gateways[0].accepted(&fixture, 1).await;
+    // The same rules, written otherwise, are no other rules.
+    world.write_policy(&format!("# a comment\n{}", fixture::POLICY));
+    world.running.reload_policy().unwrap();
+    gateways[0].quiet().await;
+    let strict = fixture.clone().with_policy("[structure]\nweight_max = 1000\n");
+    world.write_policy(&strict.policy_text);
+    world.running.reload_policy().unwrap();
+    for gateway in &mut gateways {
+        let FromVerifier::PolicyChanged { policy_version, policy_hash } = gateway.receive().await
+        else {
+            panic!("no PolicyChanged");
+        };
+        assert_eq!((&*policy_version, &*policy_hash), ("fixture", strict.policy.hash()));
+    }
+    gateways[0].send(&propose(&fixture, 2)).await;
+    let verdict = gateways[0].verdict().await;
+    assert_eq!(verdict.reason_codes, ["weight_exceeded"]);
+    assert_eq!(verdict.policy_hash, strict.policy.hash());
+    world.write_policy("version = \"broken\"\n[structure]\nweight_max = -1\n");
+    let fault = world.running.reload_policy().unwrap_err();
+    assert!(fault.contains("policy.toml: line 3") && fault.contains("weight_max"), "{fault}");
+    gateways[0].quiet().await;
+    assert!(world.page("/policy").await.1.contains(strict.policy.hash()));
+    let metrics = world.page("/metrics").await.1;
+    for line in ["{result=\"ok\"} 2\n", "{result=\"error\"} 1\n"] {
+        let line = format!("reservegrid_verifier_policy_loads_total{line}");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    // Who comes now is greeted with the rules in force, and told nothing twice.
+    let mut late = world.connect().await;
+    late.send(&hello(3, 1)).await;
+    let FromVerifier::HelloAck { policy_hash, .. } = late.receive().await else { panic!() };
+    assert_eq!(policy_hash, strict.policy.hash());
+    late.quiet().await;
 }
 
 /// A node of the fixture's chain that lets in one password at a time.
@@ -168,7 +213,10 @@ fn the_shipped_configuration_is_the_default() {
                 chain_url = \"http://127.0.0.1:8082/chain\"\n";
     let path = folder.path().join("pool-verifier.toml");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(Config::load(&path).unwrap(), shipped);
+    let mut minimal = Config::load(&path).unwrap();
+    assert_eq!(minimal.policy_path, folder.path().join("policy.toml"));
+    minimal.policy_path.clone_from(&shipped.policy_path);
+    assert_eq!(minimal, shipped);
 }
 
 #[test]
@@ -226,8 +274,21 @@ fn the_program_starts_and_stops() {
         let address: std::net::SocketAddr = addresses[key].as_str().unwrap().parse().unwrap();
         std::net::TcpStream::connect(address).unwrap();
     }
-    let killed = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
-    assert!(killed.unwrap().success());
+    let signal = |name: &str| {
+        let sent = Command::new("kill").arg(name).arg(child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    };
+    // It reads its rules again, keeps those it has if it cannot, and goes on.
+    let policy = folder.path().join("policy.toml");
+    for (text, words) in [
+        (fixture::POLICY.replace("fixture", "other"), "policy read"),
+        ("version = 1\n".to_owned(), "the rules stay as they were"),
+    ] {
+        std::fs::write(&policy, text).unwrap();
+        signal("-HUP");
+        assert!(lines.any(|line| line.unwrap().contains(words)));
+    }
+    signal("-TERM");
     lines.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 

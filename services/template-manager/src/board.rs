@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use source::failover::NodeStanding;
 use source::{SourceEvent, clock};
 use tokio::sync::watch;
 use work::contract::chain::Chain;
@@ -21,10 +22,12 @@ pub struct Snapshot {
     pub full: Option<Arc<Template>>,
     /// When the newest template came.
     pub template_at: Option<Instant>,
-    /// When the node last answered, and what is wrong, while it is lost.
+    /// When a node last answered, and what is wrong, while there is none to use.
     pub lost: Option<(Instant, String)>,
     /// Why the node's templates must not be used.
     pub refused: Option<String>,
+    /// Each node, in the order of the configuration; none for the simulated chain.
+    pub nodes: Arc<[NodeStanding]>,
     /// The chain.
     pub chain: Option<Arc<Chain>>,
     /// When its tip was learned.
@@ -71,10 +74,13 @@ impl Snapshot {
                 self.refused = None;
             }
             SourceEvent::Refused { why } => {
+                let since = self.lost.take().map_or(now, |(since, _)| since);
+                self.lost = Some((since, why.clone()));
                 self.refused = Some(why);
                 // Nobody who connects now may get what was refused.
                 (self.coinbase_only, self.full, self.chain) = (None, None, None);
             }
+            SourceEvent::Standings(nodes) => self.nodes = nodes,
             SourceEvent::Fetched { .. } => {}
         }
     }
@@ -112,14 +118,19 @@ impl Board {
     pub fn on_event(&self, event: SourceEvent) {
         match &event {
             SourceEvent::NodeLost { since_millis, why } => {
-                tracing::warn!(since_millis, why, "the node is lost");
+                tracing::warn!(since_millis, why, "no node gives templates");
             }
-            SourceEvent::NodeBack => tracing::info!("the node answers"),
-            SourceEvent::Refused { why } => tracing::error!(why, "the node is refused"),
+            SourceEvent::NodeBack => tracing::info!("a node gives templates"),
+            SourceEvent::Refused { why } => tracing::error!(why, "no node may be used"),
+            SourceEvent::Standings(nodes) => log_standings(nodes),
             SourceEvent::TipNotice { prev_hash, channel } => {
                 tracing::info!(%prev_hash, channel = channel.name(), "new tip");
             }
             _ => {}
+        }
+        if let SourceEvent::Fetched { .. } = event {
+            // Of interest to the metrics alone.
+            return;
         }
         self.sender.send_modify(|snapshot| snapshot.apply(event, clock::mono()));
     }
@@ -132,6 +143,12 @@ impl Board {
     /// To wait for what comes.
     pub fn watch(&self) -> watch::Receiver<Snapshot> {
         self.sender.subscribe()
+    }
+}
+
+fn log_standings(nodes: &[NodeStanding]) {
+    for (node, NodeStanding { state, is_in_use, height }) in nodes.iter().enumerate() {
+        tracing::debug!(node, state = state.name(), is_in_use, height, "node");
     }
 }
 

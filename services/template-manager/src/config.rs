@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use source::SourceConfig;
 use source::demo::DemoConfig;
+use work::contract::feed::NodeAccess;
 use work::payout::Network;
 
 /// The whole file.
@@ -18,17 +19,32 @@ pub struct Config {
     pub network: Network,
     /// Folder for `addresses.json`; made if it is missing.
     pub data_dir: PathBuf,
-    /// `demo://`, or the JSON-RPC address of a node.
-    pub source: String,
-    /// `cookie:/path`, `user:password`, or nothing.
+    /// `demo://`, or the JSON-RPC address of the only node. Either this or `[[node]]`.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// What lets in at `source`: `cookie:/path`, `user:password`, or nothing.
     #[serde(default)]
     pub source_auth: Option<String>,
+    /// Several nodes in the order of preference; one of them is in use.
+    #[serde(default)]
+    pub node: Vec<Node>,
     /// Milliseconds between two templates of one tip.
     #[serde(default = "default_poll_interval_ms")]
     pub poll_interval_ms: u64,
     /// The simulated chain.
     #[serde(default)]
     pub demo: Demo,
+}
+
+/// `[[node]]`: one of several nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Its JSON-RPC address.
+    pub url: String,
+    /// `cookie:/path`, `user:password`, or nothing.
+    #[serde(default)]
+    pub auth: Option<String>,
 }
 
 /// `[demo]`: what the simulated chain is like.
@@ -85,15 +101,40 @@ impl Config {
         u32::from_str_radix(&config.demo.nbits, 16).map_err(|_| {
             format!("demo.nbits is \"{}\"; expected like \"1e0377ae\"", config.demo.nbits)
         })?;
+        match (&config.source, config.node.as_slice()) {
+            (Some(_), []) => {}
+            (None, [_, ..]) if config.source_auth.is_none() => {}
+            (None, [_, ..]) => {
+                return Err("source_auth belongs to source; write auth into each [[node]]".into());
+            }
+            (Some(_), [_, ..]) => {
+                return Err("both source and [[node]] are given; keep one of them: source for \
+                            demo:// or one node, [[node]] for several"
+                    .into());
+            }
+            (None, []) => {
+                return Err("where templates come from is missing; add source = \"demo://\", or \
+                            source = \"http://127.0.0.1:8332\" with source_auth, or one \
+                            [[node]] with url and auth for each node"
+                    .into());
+            }
+        }
         config.source_config().check().map_err(|error| error.to_string())?;
         Ok(config)
     }
 
     /// The part that the source needs.
     pub fn source_config(&self) -> SourceConfig {
+        let only = self
+            .source
+            .iter()
+            .map(|url| NodeAccess { url: url.clone(), auth: self.source_auth.clone() });
+        let several = self
+            .node
+            .iter()
+            .map(|node| NodeAccess { url: node.url.clone(), auth: node.auth.clone() });
         SourceConfig {
-            url: self.source.clone(),
-            auth: self.source_auth.clone(),
+            nodes: only.chain(several).collect(),
             network: self.network,
             poll_interval_ms: self.poll_interval_ms,
             demo: DemoConfig {
@@ -139,5 +180,54 @@ mod tests {
         let node = LEAST.replace("demo://", "http://127.0.0.1:18443");
         check(&format!("{node}source_auth = \"cookie:\""), "cookie:/path");
         assert!(Config::parse(&format!("{node}source_auth = \"a:b\"")).is_ok());
+
+        let none = LEAST.replace("source = \"demo://\"\n", "");
+        check(&none, "[[node]]");
+        let one = |port: u16| format!("[[node]]\nurl = \"http://127.0.0.1:{port}\"\n");
+        check(&format!("{LEAST}{}", one(1)), "keep one of them");
+        check(&format!("{none}source_auth = \"a:b\"\n{}", one(1)), "into each [[node]]");
+        check(&format!("{none}{}{}", one(1), one(1)), "configured twice");
+        check(&format!("{none}{}auth = \"x\"", one(1)), "cookie:/path");
+        check(&format!("{none}{}user = \"x\"", one(1)), "user");
+        check(&format!("{none}{}", (1..=9).map(one).collect::<String>()), "1 to 8");
+        let demo = "[[node]]\nurl = \"demo://\"\n";
+        check(&format!("{none}{demo}{}", one(1)), "demo:// (alone)");
+    }
+
+    /// Goal: the sample names every key, and its commented ones have their defaults.
+    #[test]
+    fn the_sample_is_whole() {
+        let sample = include_str!("../../../config/template-manager.toml");
+        let config = Config::parse(sample).unwrap();
+        assert_eq!(config.node.len(), 1);
+        // Uncommented, the keys with defaults change nothing.
+        let uncommented = |line: &str| {
+            let text = line.strip_prefix("# ").unwrap_or(line);
+            let is_key = text.split_once(" = ").is_some_and(|(key, _)| {
+                key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            });
+            let is_other = ["source", "url", "auth"].iter().any(|key| text.starts_with(key));
+            let is_shown = line != text && (is_key && !is_other || text == "[demo]");
+            if is_shown { text.to_owned() } else { line.to_owned() }
+        };
+        let all: String = sample.lines().map(|line| uncommented(line) + "\n").collect();
+        for key in ["listen_addr", "poll_interval_ms", "block_interval_ms", "seed", "nbits"] {
+            assert!(all.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+        }
+        let shown = Config::parse(&all).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{shown:?}"));
+    }
+
+    #[test]
+    fn nodes_keep_their_order() {
+        let text = "network = \"main\"\ndata_dir = \"data\"\n\
+                    [[node]]\nurl = \"http://a:1\"\nauth = \"u:p\"\n\
+                    [[node]]\nurl = \"http://b:1\"\n";
+        let nodes = Config::parse(text).unwrap().source_config().nodes;
+        let access = |url: &str, auth: Option<&str>| NodeAccess {
+            url: url.to_owned(),
+            auth: auth.map(str::to_owned),
+        };
+        assert_eq!(nodes, [access("http://a:1", Some("u:p")), access("http://b:1", None)]);
     }
 }

@@ -1,4 +1,5 @@
-//! The simulated chain's node side: `POST /rpc` as a node answers it, and `POST /demo/block`.
+//! The simulated chain's node side: `POST /rpc` as a node answers it, and `POST /demo/block` and
+//! `POST /demo/fork`, which make blocks at once.
 
 use std::sync::Arc;
 
@@ -8,9 +9,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use source::demo::{DECODE_ERROR_CODE, DemoHandle, DemoStopped};
+use source::demo::{DECODE_ERROR_CODE, DemoHandle, DemoStopped, ForkBase};
 use source::submit::SubmitAnswer;
 use work::contract::bytes;
+use work::hash::BlockHash;
 
 use crate::Service;
 
@@ -18,6 +20,7 @@ use crate::Service;
 const BLOCKS_MAX: u32 = 100;
 const PARSE_ERROR: i32 = -32_700;
 const METHOD_NOT_FOUND: i32 = -32_601;
+const NOT_FOUND: i32 = -5;
 const INVALID_PARAMETER: i32 = -8;
 const INTERNAL_ERROR: i32 = -32_603;
 
@@ -39,7 +42,8 @@ impl From<DemoStopped> for CallError {
     }
 }
 
-/// `POST /rpc`: submitblock, getblockcount, getbestblockhash and getblockchaininfo.
+/// `POST /rpc`: submitblock, invalidateblock, getblockcount, getbestblockhash and
+/// getblockchaininfo.
 pub async fn rpc(State(service): State<Arc<Service>>, body: Bytes) -> Response {
     let Some(demo) = service.source.demo() else { return not_here() };
     let request: Request = match serde_json::from_slice(&body) {
@@ -71,6 +75,15 @@ async fn call(service: &Service, demo: &DemoHandle, request: &Request) -> Result
                 answer => tracing::info!(%answer, "a block was submitted"),
             }
             Ok(json!(word))
+        }
+        "invalidateblock" => {
+            let hash = request.params.first().and_then(Value::as_str);
+            let Some(hash) = hash.and_then(|hash| hash.parse::<BlockHash>().ok()) else {
+                let why = "invalidateblock takes the block's hash, 64 hexadecimal digits";
+                return Err(CallError(INVALID_PARAMETER, why.to_owned()));
+            };
+            demo.invalidate(hash).await?.map_err(|why| CallError(NOT_FOUND, why))?;
+            Ok(Value::Null)
         }
         "getblockcount" => Ok(json!(demo.chain().await?.height)),
         "getbestblockhash" => Ok(json!(demo.chain().await?.tip_hash)),
@@ -131,6 +144,43 @@ pub async fn make_blocks(State(service): State<Arc<Service>>, body: Bytes) -> Re
     };
     match demo.make_blocks(count).await {
         Ok(chain) => Json(chain).into_response(),
+        Err(stopped) => (StatusCode::SERVICE_UNAVAILABLE, stopped.to_string()).into_response(),
+    }
+}
+
+/// What `POST /demo/fork` takes: how many blocks the branch leaves out (or, with `onto`, which
+/// block it builds on), and how many it has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MakeFork {
+    depth: Option<u32>,
+    onto: Option<BlockHash>,
+    length: u32,
+}
+
+/// `POST /demo/fork`: a competing branch, for tests. It becomes the chain if it is the longer one;
+/// the answer is `{"blocks": [hash, …], "is_active": bool, "chain": …}`.
+pub async fn make_fork(State(service): State<Arc<Service>>, body: Bytes) -> Response {
+    let Some(demo) = service.source.demo() else { return not_here() };
+    let bad = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
+    let expected = "expected {\"depth\": 1, \"length\": 2}, or \"onto\": \"HASH\" for the depth";
+    let MakeFork { depth, onto, length } = match serde_json::from_slice(&body) {
+        Ok(fork) => fork,
+        Err(error) => return bad(format!("{expected}: {error}")),
+    };
+    let base = match (depth, onto) {
+        (Some(depth), None) => ForkBase::Depth(depth),
+        (None, Some(hash)) => ForkBase::Block(hash),
+        _ => return bad(expected.to_owned()),
+    };
+    match demo.fork(base, length).await {
+        Ok(Ok((fork, chain))) => {
+            let body = json!({
+                "blocks": fork.blocks, "is_active": fork.is_active, "chain": chain,
+            });
+            Json(body).into_response()
+        }
+        Ok(Err(why)) => bad(why),
         Err(stopped) => (StatusCode::SERVICE_UNAVAILABLE, stopped.to_string()).into_response(),
     }
 }

@@ -21,6 +21,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/chain", get(chain))
         .route("/rpc", post(demo::rpc))
         .route("/demo/block", post(demo::make_blocks))
+        .route("/demo/fork", post(demo::make_fork))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -43,7 +44,7 @@ async fn readyz(State(service): State<Arc<Service>>) -> Response {
     match service.board.now().trouble(clock::mono()) {
         None => Json(serde_json::json!({ "ready": true })).into_response(),
         Some(why) => {
-            let body = serde_json::json!({ "ready": false, "component": "node", "why": why });
+            let body = serde_json::json!({ "ready": false, "lacking": ["node"], "why": why });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

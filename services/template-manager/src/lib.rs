@@ -87,7 +87,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let service =
         Arc::new(Service { source, board, metrics, readers, ending: ending.clone(), listen_addr });
     write_addresses(&config.data_dir, listen_addr)?;
-    tracing::info!(%listen_addr, source = config.source, "template-manager listens");
+    let (source, nodes) = (service.source.kind().name(), service.source.nodes().len());
+    tracing::info!(%listen_addr, source, nodes, "template-manager listens");
 
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {

@@ -1,10 +1,13 @@
 //! The counters at `/metrics`; every name begins with `reservegrid_`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use source::failover::{NodeStanding, NodeState};
 use source::submit::SubmitAnswer;
 use source::{SourceEvent, SourceKind, TipChannel, clock};
 
@@ -13,12 +16,18 @@ use crate::board::Snapshot;
 /// Seconds; a full template takes a node 2 to 120 ms.
 const FETCH_BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0];
-/// The one node behind this service.
+/// The simulated chain's place in the list of nodes.
 const NODE_INDEX: &str = "0";
+/// No node has been in use yet.
+const NOBODY: usize = usize::MAX;
 
 const TEMPLATES: &str = "Templates of the source, coinbase-only ones included.";
 const TIP_NOTICES: &str = "New tips by how they were learned first.";
 const SUBMITS: &str = "Blocks submitted to the simulated chain by its answer.";
+const NODE_UP: &str = "Whether the node answers and can be used.";
+const NODE_IN_USE: &str = "Whether the node's templates are the ones that go out.";
+const FAILOVERS: &str = "Times that another node's templates came into use.";
+const LOSSES: &str = "Times that there was no node to use any more.";
 const TIP_HEIGHT: &str = "Height of the node's tip.";
 const TEMPLATE_WEIGHT: &str = "Weight of the transactions without the coinbase.";
 const TRANSACTIONS: &str = "Transactions without the coinbase.";
@@ -31,6 +40,12 @@ pub struct Metrics {
     tip_notices: IntCounterVec,
     submits: IntCounterVec,
     ready: IntGaugeVec,
+    node_up: IntGaugeVec,
+    node_in_use: IntGaugeVec,
+    failovers: IntCounter,
+    losses: IntCounter,
+    /// The node that was in use last.
+    last_in_use: AtomicUsize,
     node_tip_height: IntGaugeVec,
     node_tip_age: GaugeVec,
     template_age: Gauge,
@@ -80,6 +95,14 @@ impl Metrics {
                 &["node_index", "result"],
             )?,
             ready: gauges(&registry, "ready", "Whether this part works.", &["component"])?,
+            node_up: gauges(&registry, "node_up", NODE_UP, &["node_index"])?,
+            node_in_use: gauges(&registry, "node_in_use", NODE_IN_USE, &["node_index"])?,
+            failovers: keep(
+                &registry,
+                IntCounter::new("reservegrid_node_failovers_total", FAILOVERS)?,
+            )?,
+            losses: keep(&registry, IntCounter::new("reservegrid_nodes_lost_total", LOSSES)?)?,
+            last_in_use: AtomicUsize::new(NOBODY),
             node_tip_height: gauges(&registry, "node_tip_height", TIP_HEIGHT, &["node_index"])?,
             node_tip_age: keep(&registry, GaugeVec::new(tip_age, &["node_index"])?)?,
             template_age: keep(&registry, template_age)?,
@@ -119,7 +142,33 @@ impl Metrics {
                 #[allow(clippy::cast_precision_loss)]
                 histogram.observe(*micros as f64 / 1e6);
             }
+            SourceEvent::Standings(nodes) => self.on_standings(nodes),
             _ => {}
+        }
+    }
+
+    fn on_standings(&self, nodes: &[NodeStanding]) {
+        for (index, node) in nodes.iter().enumerate() {
+            let index = index.to_string();
+            let set = |gauges: &IntGaugeVec, value| gauges.with_label_values(&[&index]).set(value);
+            set(&self.node_up, (node.state == NodeState::Up).into());
+            // Nobody in use after somebody was: a loss.
+            if self.node_in_use.with_label_values(&[&index]).get() == 1
+                && !nodes.iter().any(|node| node.is_in_use)
+            {
+                self.losses.inc();
+            }
+            set(&self.node_in_use, node.is_in_use.into());
+            if let Some(height) = node.height {
+                set(&self.node_tip_height, height.into());
+            }
+        }
+        if let Some(in_use) = nodes.iter().position(|node| node.is_in_use) {
+            // Events come from one thread at a time.
+            let before = self.last_in_use.swap(in_use, Ordering::Relaxed);
+            if before != NOBODY && before != in_use {
+                self.failovers.inc();
+            }
         }
     }
 
@@ -137,12 +186,15 @@ impl Metrics {
         let age = |at: std::time::Instant| now.saturating_duration_since(at).as_secs_f64();
         let is_ready = snapshot.trouble(now).is_none();
         self.ready.with_label_values(&["node"]).set(is_ready.into());
-        if let Some(chain) = &snapshot.chain {
+        // Nodes tell of themselves; the simulated chain is all that there is.
+        if let Some(chain) = snapshot.chain.as_ref().filter(|chain| chain.demo) {
             let height = i64::from(chain.height);
             self.node_tip_height.with_label_values(&[NODE_INDEX]).set(height);
         }
         if let Some(at) = snapshot.tip_at {
-            self.node_tip_age.with_label_values(&[NODE_INDEX]).set(age(at));
+            let in_use = snapshot.nodes.iter().position(|node| node.is_in_use).unwrap_or(0);
+            self.node_tip_age.reset();
+            self.node_tip_age.with_label_values(&[&in_use.to_string()]).set(age(at));
         }
         if let Some(at) = snapshot.template_at {
             self.template_age.set(age(at));

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use work::contract::feed::{FeedLine, FeedWriter, HEARTBEAT_MILLIS, NodeAccess};
 use work::template::Template;
@@ -44,6 +45,8 @@ pub async fn stream(State(service): State<Arc<Service>>, headers: HeaderMap) -> 
         ending: service.ending.clone(),
         lines,
         sent: None,
+        beat_at: Instant::now() + HEARTBEAT,
+        is_loss_told: false,
     };
     let source = FeedLine::Source {
         proto: PROTO,
@@ -87,6 +90,10 @@ struct Reader {
     lines: mpsc::Sender<Bytes>,
     /// The newest template sent.
     sent: Option<u64>,
+    /// When a beat is due, whatever else was sent.
+    beat_at: Instant,
+    /// The reader knows that there is no node.
+    is_loss_told: bool,
 }
 
 impl Reader {
@@ -109,9 +116,15 @@ impl Reader {
             if self.snapshots.has_changed().unwrap_or(false) {
                 continue;
             }
+            // A loss is told at once, and again with every beat.
+            let is_lost = snapshot.lost.is_some();
+            if is_lost != self.is_loss_told || self.beat_at <= Instant::now() {
+                self.send(encode(&beat(&snapshot))).await?;
+                (self.is_loss_told, self.beat_at) = (is_lost, Instant::now() + HEARTBEAT);
+            }
             tokio::select! {
                 changed = self.snapshots.changed() => changed.map_err(|_| Gone)?,
-                () = tokio::time::sleep(HEARTBEAT) => self.send(encode(&beat(&snapshot))).await?,
+                () = tokio::time::sleep_until(self.beat_at) => {}
                 () = ended(&mut self.ending) => return Err(Gone),
                 () = self.lines.closed() => return Err(Gone),
             }

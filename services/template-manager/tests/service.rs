@@ -5,141 +5,23 @@
 #[path = "../../../crates/source/tests/support/mod.rs"]
 mod support;
 
-use std::io::{Read as _, Write as _};
+mod program;
+
+use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use program::{Service, command, full_template, next, template};
 use serde_json::{Value, json};
-use source::feed::{FeedClient, FeedEvent};
+use source::feed::FeedEvent;
 use source::rpc::RpcClient;
 use source::submit::{SubmitAnswer, submit_block};
 use support::{PATIENCE, hash_of, mine, wait_for};
 use work::contract::bytes;
 use work::contract::chain::Chain;
 use work::contract::feed::NodeAccess;
+use work::hash::BlockHash;
 use work::payout::Network;
-use work::template::Template;
-
-/// A running service, killed when dropped.
-struct Service {
-    _folder: tempfile::TempDir,
-    child: Child,
-    address: String,
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(folder: &Path, text: &str) -> Command {
-    let file = folder.join("template-manager.toml");
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_template-manager"));
-    command.arg("--config").arg(file).env("RUST_LOG", "warn").stdin(Stdio::null());
-    command
-}
-
-impl Service {
-    fn start(rest: &str) -> Service {
-        let folder = tempfile::tempdir().unwrap();
-        let data_dir = folder.path().join("data");
-        let text = format!(
-            "listen_addr = \"127.0.0.1:0\"\nnetwork = \"regtest\"\ndata_dir = \"{}\"\n{rest}",
-            data_dir.display()
-        );
-        let child = command(folder.path(), &text).spawn().unwrap();
-        let address = wait_for("addresses.json", || {
-            let text = std::fs::read_to_string(data_dir.join("addresses.json")).ok()?;
-            let value: Value = serde_json::from_str(&text).unwrap();
-            Some(value["http_listen_addr"].as_str().unwrap().to_owned())
-        });
-        Service { _folder: folder, child, address }
-    }
-
-    fn demo() -> Service {
-        Service::start(
-            "source = \"demo://\"\n[demo]\nblock_interval_ms = 0\nmempool_transactions = 800\n\
-             nbits = \"207fffff\"\n",
-        )
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Status and body of one request.
-    fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             Content-Type: application/json\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-        .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-
-    fn chain(&self) -> Chain {
-        let (status, body) = self.request("GET", "/chain", "");
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    fn feed(&self) -> (FeedClient, Receiver<FeedEvent>) {
-        let (tell, told) = channel();
-        let client = FeedClient::spawn(&self.url(), move |event| drop(tell.send(event))).unwrap();
-        (client, told)
-    }
-
-    /// Send the signal; how the process ended, and after how long.
-    fn signal(&mut self, name: &str) -> (Option<i32>, Duration) {
-        let asked = Instant::now();
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-        let status = wait_for("the end of the process", || self.child.try_wait().unwrap());
-        (status.code(), asked.elapsed())
-    }
-}
-
-fn next<T>(told: &Receiver<FeedEvent>, mut pick: impl FnMut(FeedEvent) -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let event = told.recv_timeout(left).expect("the event came in time");
-        if let Some(picked) = pick(event) {
-            return picked;
-        }
-    }
-}
-
-fn template(told: &Receiver<FeedEvent>) -> Arc<Template> {
-    next(told, |event| match event {
-        FeedEvent::Template(template) => Some(template),
-        FeedEvent::Disconnected { reason } => panic!("{reason}"),
-        _ => None,
-    })
-}
-
-fn full_template(told: &Receiver<FeedEvent>) -> Arc<Template> {
-    loop {
-        let template = template(told);
-        if !template.is_coinbase_only() {
-            return template;
-        }
-    }
-}
 
 #[test]
 fn from_the_stream_to_a_block_and_the_next_tip() {
@@ -177,6 +59,64 @@ fn from_the_stream_to_a_block_and_the_next_tip() {
         FeedEvent::Template(template) => (template.prev_hash() == made.tip_hash).then_some(()),
         _ => None,
     });
+    client.stop();
+}
+
+/// Goal: branches on demand: a rival displaces nothing, more work does, and the tip can go back to
+/// the very block it was; `/chain` and the stream agree at each step.
+#[test]
+fn branches_on_demand() {
+    let service = Service::demo();
+    let (client, told) = service.feed();
+    service.request("POST", "/demo/block", "");
+    let first = service.chain();
+    let fork = |body: Value| -> (Vec<BlockHash>, bool) {
+        let (status, body) = service.request("POST", "/demo/fork", &body.to_string());
+        assert_eq!(status, 200, "{body}");
+        let made: Value = serde_json::from_str(&body).unwrap();
+        let chain: Chain = serde_json::from_value(made["chain"].clone()).unwrap();
+        assert_eq!(service.chain(), chain);
+        let blocks = serde_json::from_value(made["blocks"].clone()).unwrap();
+        (blocks, made["is_active"].as_bool().unwrap())
+    };
+    let wait_for_tip = |tip: BlockHash| {
+        next(&told, |event| match event {
+            FeedEvent::Template(template) => (template.prev_hash() == tip).then_some(()),
+            FeedEvent::Disconnected { reason } => panic!("{reason}"),
+            _ => None,
+        });
+    };
+    wait_for_tip(first.tip_hash);
+    let (rival, is_active) = fork(json!({ "depth": 1, "length": 1 }));
+    assert!(!is_active);
+    assert_eq!(service.chain(), first);
+    let (more, is_active) = fork(json!({ "onto": rival[0], "length": 1 }));
+    assert!(is_active);
+    wait_for_tip(more[0]);
+    assert_eq!(service.chain().height, first.height + 1);
+    assert_eq!(service.chain().recent_tips[0], first.tip_hash);
+
+    let access = NodeAccess { url: format!("{}/rpc", service.url()), auth: None };
+    let mut rpc = RpcClient::new(&access, PATIENCE).unwrap();
+    assert_eq!(rpc.call::<Value>("invalidateblock", json!([rival[0]])), Ok(Value::Null));
+    wait_for_tip(first.tip_hash);
+    assert_eq!(service.chain().tip_hash, first.tip_hash);
+    let error = rpc.call::<Value>("invalidateblock", json!(["ab"])).unwrap_err().to_string();
+    assert!(error.contains("64 hexadecimal"), "{error}");
+
+    let (longer, is_active) = fork(json!({ "depth": 2, "length": 5 }));
+    assert!(is_active);
+    wait_for_tip(longer[4]);
+    for wrong in [
+        json!({ "depth": 17, "length": 20 }),
+        json!({ "depth": 1, "length": 0 }),
+        json!({ "length": 2 }),
+        json!({ "depth": 1, "onto": rival[0], "length": 2 }),
+        json!({ "onto": rival[0], "length": 2 }),
+        json!({ "depth": 1, "length": 2, "x": 1 }),
+    ] {
+        assert_eq!(service.request("POST", "/demo/fork", &wrong.to_string()).0, 400, "{wrong}");
+    }
     client.stop();
 }
 

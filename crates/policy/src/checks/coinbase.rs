@@ -9,7 +9,8 @@ use work::payout::Payout;
 
 use crate::coinbase::{COMMITMENT_HEADER, CoinbaseFacts};
 use crate::facts::money;
-use crate::judge::{Case, Finding, Outcome};
+use crate::judge::Case;
+use crate::outcome::{Finding, Outcome};
 
 /// Bytes of the commitment output's script; more would commit to something unknown.
 const COMMITMENT_BYTES: usize = 38;
@@ -40,21 +41,19 @@ pub(crate) fn outputs(case: &Case<'_>) -> Outcome {
     }
     let mut findings = Vec::new();
     if let Some((position, output)) = unexpected {
-        findings.push(Finding {
-            code: "coinbase_output_unexpected",
-            got: format!(
-                "output {position} of {}",
-                shown(output.script_pubkey.as_bytes(), output.value.to_sat())
-            ),
-            want: "the pinned payouts and the witness commitment only".to_owned(),
-        });
+        let output = shown(output.script_pubkey.as_bytes(), output.value.to_sat());
+        findings.push(Finding::new(
+            "coinbase_output_unexpected",
+            format!("output {position} of {output}"),
+            "the pinned payouts and the witness commitment only".to_owned(),
+        ));
     }
     if let Some((payout, due)) = open.first() {
-        findings.push(Finding {
-            code: "coinbase_output_missing",
-            got: format!("{} outputs", coinbase.transaction.output.len()),
-            want: shown(&payout.script_pubkey, *due),
-        });
+        findings.push(Finding::new(
+            "coinbase_output_missing",
+            format!("{} outputs", coinbase.transaction.output.len()),
+            shown(&payout.script_pubkey, *due),
+        ));
     }
     Outcome::of(findings)
 }

@@ -1,6 +1,7 @@
 //! E06: is work being given away?
 
-use crate::judge::{Case, Outcome};
+use crate::judge::Case;
+use crate::outcome::Outcome;
 
 /// E06: a coinbase-only template is right just after a tip, until the full one is there.
 pub(crate) fn empty_block(case: &Case<'_>) -> Outcome {

@@ -3,5 +3,6 @@
 pub(crate) mod chain;
 pub(crate) mod coinbase;
 pub(crate) mod economics;
+pub(crate) mod spends;
 pub(crate) mod sums;
 pub(crate) mod transactions;

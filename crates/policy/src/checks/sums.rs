@@ -1,8 +1,9 @@
-//! S06 to S10: sums over the block against consensus and the coinbase.
+//! S06 to S10: sums over the block against consensus, the policy and the coinbase.
 
 use crate::coinbase;
 use crate::facts::money;
-use crate::judge::{Case, Finding, Outcome};
+use crate::judge::Case;
+use crate::outcome::{Finding, Offenders, Outcome};
 
 /// Bytes of a block header.
 const HEADER_BYTES: u64 = 80;
@@ -26,38 +27,57 @@ pub(crate) fn weight(case: &Case<'_>) -> Outcome {
     Outcome::fail("weight_exceeded", weight.to_string(), format!("at most {most}"))
 }
 
-/// S08: what is declared adds up to no more than allowed, and no transaction declares less than
-/// its own scripts show.
-pub(crate) fn sigops(case: &Case<'_>) -> Outcome {
+/// S07: the whole block in bytes, without witnesses and with them.
+pub(crate) fn size(case: &Case<'_>) -> Outcome {
     let transactions = case.proposal.transactions;
-    let mut findings = Vec::new();
+    let frame = HEADER_BYTES + bitcoin::VarInt::from(transactions.len() + 1).size() as u64;
+    let coinbase = coinbase::stripped_bytes(&case.proposal.template.coinbase);
+    let stripped = transactions.iter().fold(frame.saturating_add(coinbase), |sum, transaction| {
+        sum.saturating_add(transaction.facts.stripped_bytes())
+    });
+    let whole = transactions
+        .iter()
+        .fold(frame.saturating_add(coinbase), |sum, transaction| {
+            sum.saturating_add(transaction.facts.data_bytes as u64)
+        })
+        .saturating_add(coinbase::WITNESS_BYTES);
+    let (stripped_most, most) = (case.policy.stripped_size_max, case.policy.size_max);
+    if stripped > stripped_most {
+        let got = format!("{stripped} bytes without witnesses");
+        return Outcome::fail("size_exceeded", got, format!("at most {stripped_most}"));
+    }
+    if whole > most {
+        return Outcome::fail("size_exceeded", format!("{whole} bytes"), format!("at most {most}"));
+    }
+    Outcome::Pass
+}
+
+/// S08: no transaction declares less than its own scripts show, and all together cost no more
+/// than allowed. Where too little is declared, what the scripts show counts.
+pub(crate) fn sigops(case: &Case<'_>) -> Outcome {
     let own = case
         .coinbase
         .as_ref()
         .map_or(0, |coinbase| coinbase.transaction.total_sigop_cost(|_| None) as u64);
-    let sum: u64 = transactions
-        .iter()
-        .fold(own, |sum, transaction| sum.saturating_add(u64::from(transaction.sigops)));
+    let mut sum: u64 = own;
+    let mut short = Offenders::default();
+    for transaction in case.proposal.transactions {
+        let declared = u64::from(transaction.sigops);
+        let decoded = transaction.facts.decoded.as_ref().ok();
+        let least = decoded.map_or(0, |decoded| decoded.sigops_legacy_cost);
+        sum = sum.saturating_add(declared.max(least));
+        if declared < least {
+            short.add(decoded.map(|decoded| decoded.txid), || {
+                let got = format!("{declared} for wtxid {}", transaction.wtxid);
+                (got, format!("at least {least}"))
+            });
+        }
+    }
     let most = case.policy.sigops_max;
-    if sum > most {
-        findings.push(Finding {
-            code: "sigops_exceeded",
-            got: sum.to_string(),
-            want: format!("at most {most}"),
-        });
-    }
-    let short = transactions.iter().find_map(|transaction| {
-        let least = transaction.facts.decoded.as_ref().ok()?.sigops_legacy_cost;
-        (u64::from(transaction.sigops) < least).then_some((transaction, least))
-    });
-    if let Some((transaction, least)) = short {
-        findings.push(Finding {
-            code: "sigops_declared_mismatch",
-            got: format!("{} for wtxid {}", transaction.sigops, transaction.wtxid),
-            want: format!("at least {least}"),
-        });
-    }
-    Outcome::of(findings)
+    let exceeded = (sum > most)
+        .then(|| Finding::new("sigops_exceeded", sum.to_string(), format!("at most {most}")));
+    let findings = exceeded.into_iter().chain(short.finding("sigops_declared_mismatch"));
+    Outcome::of(findings.collect())
 }
 
 /// All that the coinbase may take: subsidy of the declared height and declared fees.

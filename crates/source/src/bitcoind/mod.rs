@@ -1,17 +1,20 @@
 //! Templates of a Bitcoin node, by JSON-RPC and ZMQ (D7, D8, D21).
 //!
 //! Three ordinary threads: the [`pulse`] watches that the node lives, the [`listen`]er hears of
-//! new tips, and the worker, here, asks for templates when either wakes it and every
+//! new tips, and the worker asks for templates when either wakes it and every
 //! `poll_interval_ms` besides. At a new tip the worker first makes a coinbase-only template out
 //! of three small answers (under a millisecond) and then fetches the full one (up to 0.1 s with
-//! a deep mempool).
+//! a deep mempool). A node that is not in use is asked for its tip alone; which one is in use,
+//! [`crate::failover`] decides and [`group`] carries out.
 
+pub(crate) mod group;
 pub mod listen;
 pub mod parent;
 pub mod pulse;
 pub mod template;
 mod worker;
 
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,13 +24,19 @@ use work::contract::feed::NodeAccess;
 use work::hash::BlockHash;
 use work::payout::Network;
 
-use crate::event::{Deliver, TipChannel};
+use crate::event::TipChannel;
+use crate::failover::NodeFact;
 use crate::rpc::{Answer, RpcClient, RpcError, Shutdown};
 
 /// Wakes that may wait for the worker.
 const WAKES_MAX: usize = 256;
 /// Time for one answer with a template.
 const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for the look at a node before it is started with.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Takes a node's facts, on the node's threads.
+type NodeDeliver = Arc<dyn Fn(NodeFact) + Send + Sync>;
 
 /// Which node, and how it is asked.
 #[derive(Debug, Clone)]
@@ -50,6 +59,13 @@ enum Wake {
     Longpolled(Answer),
     /// There is no ZMQ to listen to.
     ZmqFailed(String),
+    /// Give templates from now on. With a block version: the tip is a new one, so begin with a
+    /// coinbase-only template.
+    Use { version: Option<u32> },
+    /// Give no more templates.
+    Rest,
+    /// Another node knows more: look at the tip now.
+    Look,
     /// The source is stopping.
     Stop,
 }
@@ -77,8 +93,8 @@ fn check_chain(client: &mut RpcClient, network: Network) -> Result<Result<(), St
     )))
 }
 
-/// The running threads of one node.
-pub struct BitcoindHandle {
+/// The running threads of one node, which gives no templates until it is put to use.
+pub(crate) struct BitcoindHandle {
     wake: SyncSender<Wake>,
     pulse_stop: Option<Sender<()>>,
     shutdowns: Vec<Shutdown>,
@@ -92,34 +108,41 @@ impl BitcoindHandle {
     /// A sentence: credentials of no known form, a node on another chain, or no threads.
     pub(crate) fn start(
         config: BitcoindConfig,
-        deliver: &Deliver,
+        deliver: NodeDeliver,
     ) -> Result<BitcoindHandle, String> {
-        let mut client = RpcClient::new(&config.node, TEMPLATE_TIMEOUT)?;
-        if let Ok(verdict) = check_chain(&mut client, config.network) {
-            verdict?;
+        let mut first = RpcClient::new(&config.node, START_TIMEOUT)?;
+        if let Ok(verdict) = check_chain(&mut first, config.network) {
+            verdict.map_err(|why| format!("{}: {why}", config.node.url))?;
         }
+        let client = RpcClient::new(&config.node, TEMPLATE_TIMEOUT)?;
         let pulse_client = RpcClient::new(&config.node, pulse::TIMEOUT)?;
         let shutdowns = vec![client.shutdown(), pulse_client.shutdown()];
         let (wake, inbox) = sync_channel(WAKES_MAX);
         let (pulse_stop, pulse_stopped) = channel();
-        let worker = worker::Worker::new(config, client, deliver.clone(), wake.clone());
+        let pulse = pulse::Pulse {
+            client: pulse_client,
+            network: config.network,
+            wake: wake.clone(),
+            deliver: Arc::clone(&deliver),
+        };
+        let worker = worker::Worker::new(config, client, deliver, wake.clone());
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(body)
                 .map_err(|error| format!("cannot start the thread {name}: {error}"))
         };
-        let mut handle = BitcoindHandle {
-            wake: wake.clone(),
-            pulse_stop: Some(pulse_stop),
-            shutdowns,
-            threads: Vec::new(),
-        };
+        let mut handle =
+            BitcoindHandle { wake, pulse_stop: Some(pulse_stop), shutdowns, threads: Vec::new() };
         handle.threads.push(spawn("node-templates", Box::new(move || worker.run(&inbox)))?);
-        let deliver = deliver.clone();
-        let pulse = move || pulse::run(pulse_client, &wake, &deliver, &pulse_stopped);
+        let pulse = move || pulse.run(&pulse_stopped);
         handle.threads.push(spawn("node-pulse", Box::new(pulse))?);
         Ok(handle)
+    }
+
+    /// What wakes the worker.
+    fn waker(&self) -> SyncSender<Wake> {
+        self.wake.clone()
     }
 
     /// End the threads, calls in progress included, and wait for them.

@@ -35,6 +35,8 @@ pub(super) struct Header {
     pub(super) time: u32,
     pub(super) mediantime: u32,
     pub(super) bits: String,
+    /// Work of the chain up to it, 64 hexadecimal digits.
+    pub(super) chainwork: String,
 }
 
 /// `getmininginfo`, as far as it is used.

@@ -11,7 +11,10 @@ use work::contract::bytes;
 use work::hash::Wtxid;
 use work::payout::Network;
 use work::target::Target;
-use work::template::{TEMPLATE_TRANSACTIONS_MAX, Template, TemplateId, Transaction, merkle_path};
+use work::template::{
+    TEMPLATE_RULE_BYTES_MAX, TEMPLATE_RULES_MAX, TEMPLATE_TRANSACTIONS_MAX, Template, TemplateId,
+    Transaction, merkle_path,
+};
 use work::tip::Tip;
 
 use crate::assemble;
@@ -142,6 +145,7 @@ impl Interner {
             witness_commitment: commitment,
             merkle_path: merkle_path(&transactions),
             transactions,
+            rules: rules(offer)?,
         };
         if template.total_weight() > offer.weightlimit {
             return Err(field("transactions", "heavier than weightlimit"));
@@ -171,6 +175,17 @@ impl Interner {
             sigops: offered.sigops,
         }))
     }
+}
+
+/// The names of the block's rules, as the node gives them; nothing if it gives none.
+fn rules(offer: &Offer<'_>) -> Result<Option<Arc<[String]>>, OfferError> {
+    if offer.rules.len() > TEMPLATE_RULES_MAX
+        || offer.rules.iter().any(|rule| rule.len() > TEMPLATE_RULE_BYTES_MAX)
+    {
+        return Err(field("rules", "more or longer names than any node has"));
+    }
+    let rules: Arc<[String]> = offer.rules.iter().map(|rule| rule.to_string()).collect();
+    Ok((!rules.is_empty()).then_some(rules))
 }
 
 /// Compact bits out of the node's eight hexadecimal digits.
@@ -263,7 +278,9 @@ mod tests {
             let (expected, value) = recorded(count);
             let made = read(&mut Interner::default(), &value, Network::Regtest).unwrap();
             assert_eq!(made.transactions.len(), count);
-            assert_eq!(made, Template { id: TemplateId(5), ..(*expected).clone() });
+            let rules = ["csv", "!segwit", "taproot"].map(str::to_owned);
+            let rules = Some(Arc::from(rules));
+            assert_eq!(made, Template { id: TemplateId(5), rules, ..(*expected).clone() });
         }
     }
 
@@ -295,6 +312,8 @@ mod tests {
         check(regtest, "coinbasevalue", json!(1), "coinbasevalue");
         check(regtest, "weightlimit", json!(10), "weightlimit");
         check(regtest, "rules", json!(["csv", "!quantum"]), "\"quantum\"");
+        check(regtest, "rules", json!(vec!["csv"; 65]), "rules");
+        check(regtest, "rules", json!(["x".repeat(65)]), "rules");
         check(Network::Signet, "signet_challenge", json!("5121ab"), "-signetchallenge=51");
         check(Network::Signet, "height", json!(7), "(none)");
     }

@@ -1,4 +1,5 @@
-//! The worker: asks the node for templates and says what is new.
+//! The worker: asks the node for its tip, and for templates while it is in use, and says what is
+//! new.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use work::template::Template;
 use super::listen::{self, Listener, Notification};
 use super::parent::{self, Header, MiningInfo, Parent};
 use super::template::{self, Interner, Offer, OfferError};
-use super::{BitcoindConfig, Wake, check_chain};
+use super::{BitcoindConfig, NodeDeliver, Wake, check_chain};
 use crate::assemble;
 use crate::clock::{self, TemplateIds};
-use crate::event::{Deliver, SourceEvent, TipChannel};
+use crate::event::TipChannel;
+use crate::failover::{ChainWork, NodeFact, NodeTip};
 use crate::rpc::{Answer, RpcClient, RpcError};
 
 /// A template that does not change is told again after this long, so that its age shows that
@@ -29,14 +31,21 @@ const TIP_ATTEMPTS: usize = 3;
 pub(super) struct Worker {
     config: BitcoindConfig,
     client: RpcClient,
-    deliver: Deliver,
+    deliver: NodeDeliver,
     wake: SyncSender<Wake>,
     listener: Option<Listener>,
     interner: Interner,
     ids: TemplateIds,
     parent: Option<Parent>,
+    tip: Option<NodeTip>,
     earlier_tips: VecDeque<BlockHash>,
     last: Option<Arc<Template>>,
+    /// Block version of the next coinbase-only template, once it is known.
+    version: Option<u32>,
+    /// Its templates are wanted.
+    in_use: bool,
+    /// It gave no template when it was asked, so it is asked until it does.
+    is_barren: bool,
     told: Instant,
     fetched: Instant,
     standing: Standing,
@@ -78,7 +87,7 @@ impl Worker {
     pub(super) fn new(
         config: BitcoindConfig,
         client: RpcClient,
-        deliver: Deliver,
+        deliver: NodeDeliver,
         wake: SyncSender<Wake>,
     ) -> Worker {
         Worker {
@@ -90,8 +99,12 @@ impl Worker {
             interner: Interner::default(),
             ids: TemplateIds::default(),
             parent: None,
+            tip: None,
             earlier_tips: VecDeque::new(),
             last: None,
+            version: None,
+            in_use: false,
+            is_barren: false,
             told: clock::mono(),
             fetched: clock::mono(),
             standing: Standing::Unknown,
@@ -109,6 +122,11 @@ impl Worker {
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Wake::Back) => self.begin(),
                 Err(RecvTimeoutError::Timeout) => self.on_poll(),
+                Ok(Wake::Use { version }) => self.on_use(version),
+                Ok(Wake::Rest) => {
+                    self.rest();
+                    Ok(())
+                }
                 _ if self.standing != Standing::Usable => Ok(()),
                 Ok(Wake::ZmqFailed(why)) => {
                     self.listen_again = Some(clock::mono() + LISTEN_AGAIN);
@@ -117,6 +135,7 @@ impl Worker {
                 }
                 Ok(Wake::Tip { hash, channel }) => self.on_tip(hash, channel),
                 Ok(Wake::Longpolled(answer)) => self.on_offer(&answer, TipChannel::Longpoll),
+                Ok(Wake::Look) => self.look(),
             };
             if let Err(failure) = outcome {
                 self.on_failure(failure);
@@ -135,9 +154,58 @@ impl Worker {
                 if self.listen_again.is_some_and(|at| at <= clock::mono()) {
                     self.listen();
                 }
-                self.fetch()
+                // Tips of a node at rest are heard by ZMQ and the pulse.
+                if self.in_use || self.is_barren { self.fetch() } else { Ok(()) }
             }
         }
+    }
+
+    /// The templates of this node are wanted from now on.
+    fn on_use(&mut self, version: Option<u32>) -> Result<(), Failure> {
+        (self.in_use, self.must_tell) = (true, true);
+        if self.standing != Standing::Usable {
+            // The look at it that comes will end with a template.
+            return Ok(());
+        }
+        if self.listener.is_none() {
+            self.listen();
+        }
+        self.version = version;
+        self.learn_again()?;
+        self.fetch()
+    }
+
+    /// The templates of this node are not wanted any more, perhaps because it gave none: when it
+    /// has shown once that it can, its tip is told again, and it may be put to use again.
+    fn rest(&mut self) {
+        (self.in_use, self.is_barren) = (false, true);
+        if matches!(self.listener, Some(Listener::Longpoll { .. })) {
+            self.listener = None;
+        }
+    }
+
+    /// What is the tip now?
+    fn look(&mut self) -> Result<(), Failure> {
+        let best = self.client.call("getbestblockhash", serde_json::json!([]))?;
+        self.on_tip(best, TipChannel::Poll)
+    }
+
+    /// Say again which tip it is, and what follows from it.
+    fn learn_again(&mut self) -> Result<(), Failure> {
+        let best = self.client.call("getbestblockhash", serde_json::json!([]))?;
+        let before = self.parent.take();
+        self.learn_parent(best, TipChannel::Poll)?;
+        if let (Some(before), Some(now)) = (before, self.parent)
+            && before.hash != now.hash
+        {
+            self.remember(before.hash);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, earlier_tip: BlockHash) {
+        self.earlier_tips.push_front(earlier_tip);
+        self.earlier_tips.truncate(CHAIN_TIPS_MAX - 1);
     }
 
     /// The node is there, perhaps another one than before: look at it afresh.
@@ -146,10 +214,10 @@ impl Worker {
         if let Err(why) = check_chain(&mut self.client, self.config.network)? {
             return Err(OfferError::Refused(why).into());
         }
-        self.standing = Standing::Usable;
-        self.must_tell = true;
+        (self.standing, self.must_tell, self.is_barren) = (Standing::Usable, true, false);
         self.listen();
-        self.fetch()
+        self.learn_again()?;
+        if self.in_use { self.fetch() } else { Ok(()) }
     }
 
     fn listen(&mut self) {
@@ -169,6 +237,12 @@ impl Worker {
     }
 
     fn fall_back_to_longpoll(&mut self, why: &str) {
+        self.listener = None;
+        if !self.in_use {
+            // A longpoll costs the node a template, and here nobody needs one.
+            tracing::info!(why, "no ZMQ: tips of this node at rest are heard by the pulse");
+            return;
+        }
         tracing::warn!(why, "no ZMQ: new tips are heard by longpoll, about 40 ms later");
         match listen::longpoll(&self.config.node, self.config.network, self.wake.clone()) {
             Ok(listener) => self.listener = Some(listener),
@@ -184,7 +258,7 @@ impl Worker {
         if self.parent.is_some_and(|parent| parent.hash == hash) {
             return Ok(());
         }
-        if self.learn_parent(hash, channel)? { self.fetch() } else { Ok(()) }
+        if self.learn_parent(hash, channel)? && self.in_use { self.fetch() } else { Ok(()) }
     }
 
     /// Ask about the tip, which is said to be `best`, and what it demands of the next block;
@@ -209,13 +283,20 @@ impl Worker {
                 best = after;
                 continue;
             }
-            self.on_parent(&header.read()?, &mining.read()?, channel);
+            self.on_parent(&header.read()?, &mining.read()?, channel)?;
             return Ok(true);
         }
         Ok(false)
     }
 
-    fn on_parent(&mut self, header: &Header, mining: &MiningInfo, channel: TipChannel) {
+    fn on_parent(
+        &mut self,
+        header: &Header,
+        mining: &MiningInfo,
+        channel: TipChannel,
+    ) -> Result<(), Failure> {
+        let work = ChainWork::parse(&header.chainwork).map_err(RpcError::Malformed)?;
+        let tip = NodeTip { hash: header.hash, height: header.height, work };
         let parent = Parent {
             hash: header.hash,
             height: header.height,
@@ -223,23 +304,31 @@ impl Worker {
             median_time: header.mediantime,
         };
         if let Some(before) = self.parent.replace(parent) {
-            self.earlier_tips.push_front(before.hash);
-            self.earlier_tips.truncate(CHAIN_TIPS_MAX - 1);
+            self.remember(before.hash);
         }
-        (self.deliver)(SourceEvent::TipNotice { prev_hash: parent.hash, channel });
+        self.tip = Some(tip);
+        (self.deliver)(NodeFact::Tip { tip, channel });
+        if self.in_use {
+            self.announce(&parent, header, mining);
+        }
+        Ok(())
+    }
+
+    /// What follows from a new tip at once.
+    fn announce(&mut self, parent: &Parent, header: &Header, mining: &MiningInfo) {
         let next = mining.next.as_ref().filter(|next| next.height == parent.height + 1);
         let nbits = next.and_then(|next| template::nbits(&next.bits).ok());
-        if let (Some(nbits), Some(version)) = (nbits, self.last.as_ref().map(|last| last.version)) {
+        if let (Some(nbits), Some(version)) = (nbits, self.version) {
             let now = clock::unix();
             let id = self.ids.next(now);
             let network = self.config.network;
-            let frame = parent::frame(network, &parent, nbits, version, now.seconds(), id);
+            let frame = parent::frame(network, parent, nbits, version, now.seconds(), id);
             let template = Arc::new(assemble::coinbase_only(frame));
-            (self.deliver)(SourceEvent::Template(template));
+            (self.deliver)(NodeFact::Template(template));
         }
         // A node that does not say has the same bits next, except at a retarget.
         if let Some(nbits) = nbits.or_else(|| template::nbits(&header.bits).ok()) {
-            (self.deliver)(SourceEvent::Chain(Arc::new(self.chain(&parent, nbits))));
+            (self.deliver)(NodeFact::Chain(Arc::new(self.chain(parent, nbits))));
         }
     }
 
@@ -264,7 +353,7 @@ impl Worker {
         let answer = self.client.ask("getblocktemplate", parameters)?;
         self.on_offer(&answer, TipChannel::Poll)?;
         let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-        (self.deliver)(SourceEvent::Fetched { micros });
+        (self.deliver)(NodeFact::Fetched { micros });
         Ok(())
     }
 
@@ -273,6 +362,9 @@ impl Worker {
         let id = self.ids.next(clock::unix());
         let mut template = self.interner.template(&offer, id, self.config.network)?;
         self.fetched = clock::mono();
+        if let Some(tip) = self.tip.filter(|_| std::mem::take(&mut self.is_barren)) {
+            (self.deliver)(NodeFact::Tip { tip, channel });
+        }
         let prev_hash = template.tip.prev_hash;
         if self.parent.is_none_or(|parent| parent.hash != prev_hash) {
             self.learn_parent(prev_hash, channel)?;
@@ -291,6 +383,10 @@ impl Worker {
     }
 
     fn tell(&mut self, template: Template) {
+        if !self.in_use {
+            return;
+        }
+        self.version = Some(template.version);
         let unchanged = self.last.as_ref().is_some_and(|last| is_same_work(last, &template));
         if unchanged && !self.must_tell && self.told.elapsed() < REFRESH {
             return;
@@ -299,7 +395,7 @@ impl Worker {
         self.told = clock::mono();
         let template = Arc::new(template);
         self.last = Some(Arc::clone(&template));
-        (self.deliver)(SourceEvent::Template(template));
+        (self.deliver)(NodeFact::Template(template));
     }
 
     fn on_failure(&mut self, failure: Failure) {
@@ -307,7 +403,7 @@ impl Worker {
             Failure::Offer(OfferError::Refused(why)) => {
                 self.standing = Standing::Refused;
                 self.listener = None;
-                (self.deliver)(SourceEvent::Refused { why });
+                (self.deliver)(NodeFact::Refused { why });
             }
             // A node in its first synchronisation or without peers answers like this.
             Failure::Call(error @ RpcError::Node { .. }) => self.lose(&error.to_string()),
@@ -318,9 +414,9 @@ impl Worker {
 
     /// The node answers, but gives no templates: to others that is a lost node.
     fn lose(&mut self, why: &str) {
-        self.must_tell = true;
+        (self.must_tell, self.is_barren) = (true, true);
         let since_millis = u64::try_from(self.fetched.elapsed().as_millis()).unwrap_or(u64::MAX);
-        (self.deliver)(SourceEvent::NodeLost { since_millis, why: why.to_owned() });
+        (self.deliver)(NodeFact::Lost { since_millis, why: why.to_owned() });
     }
 }
 

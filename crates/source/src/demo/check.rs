@@ -9,14 +9,13 @@ use work::now::UnixTime;
 use work::payout::Network;
 use work::target::Target;
 
-use super::DemoChain;
+use super::branches::Known;
 use super::mempool::{BLOCK_SIGOPS_MAX, BLOCK_WEIGHT_MAX};
+use super::{Block, DemoChain};
 use crate::assemble::COMMITMENT_HEADER;
 
 /// Error code of `submitblock` for bytes that are no block.
 pub const DECODE_ERROR_CODE: i32 = -22;
-/// A valid block that is not the new tip.
-pub(super) const INCONCLUSIVE: &str = "inconclusive";
 /// Seconds that a block's time may lie ahead of the clock (consensus).
 const TIME_AHEAD_MAX: u32 = 7_200;
 
@@ -64,44 +63,44 @@ fn refuse<T>(answer: &str) -> Result<T, String> {
 }
 
 impl DemoChain {
-    /// The transactions that `block` confirms, or the node's word against it.
-    pub(super) fn check(
-        &self,
-        block: &bitcoin::Block,
-        now: UnixTime,
-    ) -> Result<Vec<Wtxid>, String> {
+    /// What is known of `block` by all that can be said before its transactions are looked at, or
+    /// the node's word against it.
+    pub(super) fn check(&self, block: &bitcoin::Block, now: UnixTime) -> Result<Known, String> {
         let hash = hash_of(block);
         if self.blocks.iter().any(|known| known.hash == hash) {
             return refuse("duplicate");
         }
-        if self.siblings.contains(&hash) {
-            return refuse("duplicate-inconclusive");
+        match self.branches.find(&hash) {
+            Some(known) if known.is_invalid => return refuse("duplicate-invalid"),
+            Some(_) => return refuse("duplicate-inconclusive"),
+            None => {}
         }
         check_alone(block, &hash)?;
         let prev_hash = BlockHash(block.header.prev_blockhash.to_byte_array());
-        let Some(parent) = self.blocks.iter().position(|known| known.hash == prev_hash) else {
+        let Some(parent) = self.branches.find(&prev_hash) else {
             return refuse("prev-blk-not-found");
         };
-        self.check_in_place(block, parent, now)?;
-        if parent + 1 != self.blocks.len() {
-            return refuse(INCONCLUSIVE);
+        if parent.is_invalid {
+            return refuse("bad-prevblk");
         }
-        self.check_transactions(block)
+        let height = parent.block.height + 1;
+        self.check_in_place(block, &parent.block, now)?;
+        Ok(Known::new(Block { hash, height, time: block.header.time }, prev_hash))
     }
 
-    /// Rules that depend on the parent, which is at this index.
+    /// Rules that depend on the parent.
     fn check_in_place(
         &self,
         block: &bitcoin::Block,
-        parent: usize,
+        parent: &Block,
         now: UnixTime,
     ) -> Result<(), String> {
         let header = &block.header;
-        let height = self.blocks.get(parent).map_or(0, |known| known.height) + 1;
+        let height = parent.height + 1;
         if header.bits.to_consensus() != self.config.nbits {
             return refuse("bad-diffbits");
         }
-        if header.time <= self.median_time_past(parent + 1) {
+        if header.time <= self.branches.median_time(&parent.hash) {
             return refuse("time-too-old");
         }
         if header.time > now.seconds().saturating_add(TIME_AHEAD_MAX) {
@@ -126,8 +125,9 @@ impl DemoChain {
         Ok(())
     }
 
-    /// Rules that depend on what the block spends: here, on the mempool.
-    fn check_transactions(&self, block: &bitcoin::Block) -> Result<Vec<Wtxid>, String> {
+    /// The transactions that `block`, on the tip, confirms, by the rules that depend on what it
+    /// spends: here, on the mempool.
+    pub(super) fn check_transactions(&self, block: &bitcoin::Block) -> Result<Vec<Wtxid>, String> {
         let Some((coinbase, others)) = block.txdata.split_first() else {
             return refuse("bad-cb-missing");
         };

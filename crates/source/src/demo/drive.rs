@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use work::contract::chain::Chain;
+use work::hash::BlockHash;
 
-use super::{DemoChain, DemoConfig, SubmitError};
+use super::{DemoChain, DemoConfig, Fork, ForkBase, SubmitError};
 use crate::clock;
 use crate::event::{Deliver, SourceEvent};
 
@@ -35,6 +36,8 @@ type SubmitAnswer = Result<Option<String>, SubmitError>;
 enum Request {
     Submit { bytes: Vec<u8>, answer: oneshot::Sender<SubmitAnswer> },
     MakeBlocks { count: u32, answer: oneshot::Sender<Chain> },
+    Fork { base: ForkBase, length: u32, answer: oneshot::Sender<Result<(Fork, Chain), String>> },
+    Invalidate { hash: BlockHash, answer: oneshot::Sender<Result<(), String>> },
     Chain { answer: oneshot::Sender<Chain> },
     Stop,
 }
@@ -80,6 +83,27 @@ impl DemoHandle {
         self.ask(|answer| Request::MakeBlocks { count, answer }).await
     }
 
+    /// Make a branch; it and the chain after it are returned, or why it cannot be.
+    ///
+    /// # Errors
+    /// The inner error is of an impossible branch, the outer one of a chain that is gone.
+    pub async fn fork(
+        &self,
+        base: ForkBase,
+        length: u32,
+    ) -> Result<Result<(Fork, Chain), String>, DemoStopped> {
+        self.ask(|answer| Request::Fork { base, length, answer }).await
+    }
+
+    /// `invalidateblock`: the chain goes on without this block and all on it.
+    ///
+    /// # Errors
+    /// The inner error is of a block that is not known or too deep, the outer one of a chain that
+    /// is gone.
+    pub async fn invalidate(&self, hash: BlockHash) -> Result<Result<(), String>, DemoStopped> {
+        self.ask(|answer| Request::Invalidate { hash, answer }).await
+    }
+
     /// The chain now.
     ///
     /// # Errors
@@ -121,6 +145,16 @@ fn run(mut chain: DemoChain, inbox: &Receiver<Request>, deliver: &Deliver) {
             Ok(Request::MakeBlocks { count, answer }) => {
                 (0..count).for_each(|_| tell(chain.make_block(clock::unix())));
                 let _ = answer.send(chain.chain());
+            }
+            Ok(Request::Fork { base, length, answer }) => {
+                let made = chain.fork(base, length, clock::unix());
+                let _ = answer.send(made.map(|(fork, events)| {
+                    tell(events);
+                    (fork, chain.chain())
+                }));
+            }
+            Ok(Request::Invalidate { hash, answer }) => {
+                let _ = answer.send(chain.invalidate(&hash, clock::unix()).map(tell));
             }
             Ok(Request::Chain { answer }) => {
                 let _ = answer.send(chain.chain());

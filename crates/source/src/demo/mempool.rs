@@ -23,6 +23,12 @@ pub(super) struct Waiting {
     pub(super) parents: Vec<Txid>,
 }
 
+/// A transaction that a block has, with its place among those that wait.
+pub(super) struct Taken {
+    arrival: u64,
+    waiting: Waiting,
+}
+
 /// Waiting transactions in the order they came; parents come before children.
 #[derive(Default)]
 pub(super) struct Mempool {
@@ -53,11 +59,20 @@ impl Mempool {
         self.by_txid.contains_key(txid)
     }
 
-    pub(super) fn remove(&mut self, wtxid: &Wtxid) {
-        let Some(arrival) = self.by_wtxid.remove(wtxid) else { return };
-        if let Some(gone) = self.waiting.remove(&arrival) {
-            self.by_txid.remove(&gone.transaction.txid);
-        }
+    /// Take a transaction out: a block has it now.
+    pub(super) fn take(&mut self, wtxid: &Wtxid) -> Option<Taken> {
+        let arrival = self.by_wtxid.remove(wtxid)?;
+        let waiting = self.waiting.remove(&arrival)?;
+        self.by_txid.remove(&waiting.transaction.txid);
+        Some(Taken { arrival, waiting })
+    }
+
+    /// Put a transaction back at its place: its block has left the chain.
+    pub(super) fn put_back(&mut self, taken: Taken) {
+        let Taken { arrival, waiting } = taken;
+        self.by_wtxid.insert(waiting.transaction.wtxid, arrival);
+        self.by_txid.insert(waiting.transaction.txid, arrival);
+        self.waiting.insert(arrival, waiting);
     }
 
     /// The transactions of the next block: best fee rate first, parents before children, within

@@ -6,9 +6,10 @@
 //!
 //! What it leaves out: a block of the timer carries a real header over real transactions, but
 //! nobody ground its nonce, so its hash does not meet nbits (a submitted block's must). nbits
-//! never change. There are no scripts, signatures or coins behind the transactions, no
-//! reorganisations, and no network.
+//! never change, so the longest branch is the one with the most work. There are no scripts,
+//! signatures or coins behind the transactions, and no network.
 
+mod branches;
 mod check;
 mod drive;
 mod mempool;
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use work::contract::chain::{CHAIN_TIPS_MAX, Chain};
-use work::hash::{BlockHash, MerkleNode, Wtxid, sha256d};
+use work::hash::{BlockHash, MerkleNode, sha256d};
 use work::job::Job;
 use work::now::UnixTime;
 use work::payout::{Network, Payout};
@@ -30,10 +31,12 @@ use crate::assemble::{self, Frame};
 use crate::clock::TemplateIds;
 use crate::event::{SourceEvent, TipChannel};
 
+pub use branches::{FORK_DEPTH_MAX, FORK_LENGTH_MAX, Fork, ForkBase};
 pub use check::{DECODE_ERROR_CODE, SubmitError};
 pub use drive::{DemoHandle, DemoStopped};
 pub use mempool::{BLOCK_SIGOPS_MAX, BLOCK_WEIGHT_MAX, RESERVED_SIGOPS, RESERVED_WEIGHT};
 
+use branches::{Branches, Known};
 use mempool::Mempool;
 use synthetic::Synthetic;
 
@@ -47,8 +50,6 @@ pub const MEMPOOL_TRANSACTIONS_MAX: usize = 20_000;
 pub const TEMPLATE_INTERVAL_MILLIS: u64 = 5_000;
 /// Blocks remembered; what builds on an older one is `prev-blk-not-found`.
 const HISTORY_MAX: usize = 288;
-/// Valid blocks beside the chain that are remembered.
-const SIBLINGS_MAX: usize = 64;
 /// Transactions that may arrive in one step.
 const ARRIVALS_PER_STEP_MAX: u64 = 512;
 /// The mempool refills within half of this at most, however far apart blocks are.
@@ -97,7 +98,10 @@ pub struct DemoChain {
     mempool: Mempool,
     /// Never empty; the tip is last.
     blocks: VecDeque<Block>,
-    siblings: VecDeque<BlockHash>,
+    /// The chain's blocks and those beside it.
+    branches: Branches,
+    /// Blocks that were the tip a short while ago, newest first.
+    recent_tips: VecDeque<BlockHash>,
     ids: TemplateIds,
     template: Arc<Template>,
     stepped: UnixTime,
@@ -126,12 +130,21 @@ impl DemoChain {
             mempool.insert(synthetic.make());
         }
         let blocks = first_blocks(&mut synthetic, now, config.nbits);
+        let mut branches = Branches::default();
+        let mut parent = BlockHash::default();
+        for block in &blocks {
+            branches.learn(Known::new(*block, parent), &blocks);
+            parent = block.hash;
+        }
+        let before = blocks.iter().rev().skip(1).take(CHAIN_TIPS_MAX - 1);
+        let recent_tips = before.map(|block| block.hash).collect();
         let mut chain = DemoChain {
             config,
             synthetic,
             mempool,
             blocks,
-            siblings: VecDeque::new(),
+            branches,
+            recent_tips,
             ids: TemplateIds::default(),
             template: Arc::new(assemble::coinbase_only(Frame::default())),
             stepped: now,
@@ -164,8 +177,10 @@ impl DemoChain {
         let time = template.tip.min_ntime.max(now.seconds());
         let nonce = self.synthetic.number();
         let header = own_header(&template, time, nonce);
-        let included: Vec<Wtxid> = template.transactions.iter().map(|t| t.wtxid).collect();
-        self.connect(BlockHash(sha256d(&header)), time, &included, now)
+        let hash = BlockHash(sha256d(&header));
+        let mut made = Known::new(Block { hash, height: template.height, time }, self.tip().hash);
+        made.included = template.transactions.iter().map(|t| t.wtxid).collect();
+        self.connect(made, now)
     }
 
     /// A block from outside, as bytes of the network's format. `Ok` is the answer of
@@ -179,37 +194,41 @@ impl DemoChain {
         now: UnixTime,
     ) -> Result<(Option<String>, Vec<SourceEvent>), SubmitError> {
         let block = check::decode(bytes)?;
-        match self.check(&block, now) {
-            Ok(included) => {
-                let hash = check::hash_of(&block);
-                Ok((None, self.connect(hash, block.header.time, &included, now)))
-            }
-            Err(answer) => {
-                if answer == check::INCONCLUSIVE {
-                    if self.siblings.len() == SIBLINGS_MAX {
-                        self.siblings.pop_front();
-                    }
-                    self.siblings.push_back(check::hash_of(&block));
-                }
-                Ok((Some(answer), Vec::new()))
-            }
+        Ok(match self.take_in(block, now) {
+            Ok(events) => (None, events),
+            Err(word) => (Some(word), Vec::new()),
+        })
+    }
+
+    fn take_in(
+        &mut self,
+        block: bitcoin::Block,
+        now: UnixTime,
+    ) -> Result<Vec<SourceEvent>, String> {
+        let mut known = self.check(&block, now)?;
+        if known.parent == self.tip().hash {
+            known.included = self.check_transactions(&block)?;
+            return Ok(self.connect(known, now));
         }
+        // What it spends can be judged only when the chain changes over to it.
+        known.body = Some(Box::new(block));
+        self.take_in_beside(known, now)
     }
 
     /// The chain as a verifier needs it.
     pub fn chain(&self) -> Chain {
         let tip = self.tip();
-        let before = self.blocks.iter().rev().skip(1).take(CHAIN_TIPS_MAX - 1);
+        let median_time_past = self.branches.median_time(&tip.hash);
         Chain {
             network: Network::Regtest,
             demo: true,
             tip_hash: tip.hash,
             height: tip.height,
             tip_time: tip.time,
-            median_time_past: self.median_time_past(self.blocks.len()),
+            median_time_past,
             next_nbits: self.config.nbits,
-            next_min_time: self.median_time_past(self.blocks.len()) + 1,
-            recent_tips: before.map(|block| block.hash).collect(),
+            next_min_time: median_time_past + 1,
+            recent_tips: self.recent_tips.iter().copied().collect(),
         }
     }
 
@@ -225,14 +244,6 @@ impl DemoChain {
             height: START_HEIGHT,
             time: 0,
         })
-    }
-
-    /// Median time of the eleven blocks that end before index `end`.
-    fn median_time_past(&self, end: usize) -> u32 {
-        let start = end.saturating_sub(MEDIAN_SPAN);
-        let mut times: Vec<u32> = self.blocks.range(start..end).map(|block| block.time).collect();
-        times.sort_unstable();
-        times.get(times.len() / 2).copied().unwrap_or(0)
     }
 
     fn arrive(&mut self, millis: u64) {
@@ -253,21 +264,21 @@ impl DemoChain {
         }
     }
 
-    /// The block becomes the tip; templates on it follow at once.
-    fn connect(
-        &mut self,
-        hash: BlockHash,
-        time: u32,
-        included: &[Wtxid],
-        now: UnixTime,
-    ) -> Vec<SourceEvent> {
-        for wtxid in included {
-            self.mempool.remove(wtxid);
-        }
-        if self.blocks.len() == HISTORY_MAX {
-            self.blocks.pop_front();
-        }
-        self.blocks.push_back(Block { hash, height: self.tip().height + 1, time });
+    /// The block, whose parent is the tip, becomes the tip; templates on it follow at once.
+    fn connect(&mut self, block: Known, now: UnixTime) -> Vec<SourceEvent> {
+        let before = self.tip().hash;
+        let hash = block.block.hash;
+        self.branches.learn(block, &self.blocks);
+        self.attach(&hash);
+        self.on_new_tip(before, now)
+    }
+
+    /// The tip is no longer `before`.
+    fn on_new_tip(&mut self, before: BlockHash, now: UnixTime) -> Vec<SourceEvent> {
+        let tip = self.tip().hash;
+        self.recent_tips.push_front(before);
+        self.recent_tips.retain(|recent| *recent != tip);
+        self.recent_tips.truncate(CHAIN_TIPS_MAX - 1);
         self.tip_since = now;
         let mut events = Vec::new();
         self.announce(now, &mut events);
@@ -293,7 +304,7 @@ impl DemoChain {
 
     fn frame(&mut self, now: UnixTime) -> Frame {
         let tip = self.tip();
-        let min_ntime = self.median_time_past(self.blocks.len()) + 1;
+        let min_ntime = self.branches.median_time(&tip.hash) + 1;
         Frame {
             id: self.ids.next(now),
             tip: Tip { prev_hash: tip.hash, nbits: self.config.nbits, min_ntime },

@@ -180,6 +180,12 @@ impl Node {
         }
     }
 
+    /// Send the process a signal: `STOP` lets it hang, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
     /// How to reach it.
     pub fn access(&self) -> NodeAccess {
         NodeAccess {

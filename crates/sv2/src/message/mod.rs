@@ -99,6 +99,15 @@ macro_rules! direction {
                 Ok(Self::Unknown { extension_type, msg_type })
             }
 
+            /// Bytes of the payload up to its last field; nothing for `Unknown`. A frame may have
+            /// carried more.
+            pub fn payload_length(&self) -> Option<usize> {
+                match self {
+                    $( Self::$message(message) => Message::payload_length(message), )+
+                    Self::Unknown { .. } => None,
+                }
+            }
+
             /// Appends the payload of the message, without the frame header; nothing for `Unknown`.
             pub fn encode_payload(&self, out: &mut Vec<u8>) {
                 match self {

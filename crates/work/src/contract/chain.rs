@@ -25,7 +25,8 @@ pub struct Chain {
     pub tip_time: u32,
     /// Median of the last eleven block times, seconds.
     pub median_time_past: u32,
-    /// Compact target the next block must meet.
+    /// Compact target the next block must meet; on testnet4 the one for a block that comes at most
+    /// twenty minutes after the tip.
     pub next_nbits: u32,
     /// Earliest time the next block may carry, seconds.
     pub next_min_time: u32,

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::bytes::HexBytes;
 use crate::hash::{BlockHash, MerkleNode, Txid, Wtxid};
 use crate::payout::Network;
-use crate::template::{TEMPLATE_TRANSACTIONS_MAX, Template, TemplateId, Transaction};
+use crate::template::{
+    TEMPLATE_RULE_BYTES_MAX, TEMPLATE_RULES_MAX, TEMPLATE_TRANSACTIONS_MAX, Template, TemplateId,
+    Transaction,
+};
 use crate::tip::Tip;
 
 /// Longest line: a full template in hexadecimal with its numbers.
@@ -84,6 +87,9 @@ pub struct FeedTemplate {
     pub witness_commitment: HexBytes,
     /// Path of the coinbase.
     pub merkle_path: Vec<MerkleNode>,
+    /// [`Template::rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<String>>,
     /// Transactions in block order.
     pub transactions: Vec<FeedTransaction>,
 }
@@ -144,6 +150,7 @@ impl FeedWriter {
             coinbase_value: template.coinbase_value,
             witness_commitment: HexBytes(template.witness_commitment.to_vec()),
             merkle_path: template.merkle_path.clone(),
+            rules: template.rules.as_deref().map(<[String]>::to_vec),
             transactions,
         }))
     }
@@ -169,9 +176,15 @@ impl FeedReader {
     /// The template that a line carries, its transactions shared with the one before.
     ///
     /// # Errors
-    /// A sentence if a transaction without data is unknown, or the commitment is not 38 bytes:
-    /// the connection is out of step and has to be made again.
+    /// A sentence if a transaction without data is unknown, the commitment is not 38 bytes, or a
+    /// list is too long: the connection is out of step and has to be made again.
     pub fn template(&mut self, line: FeedTemplate) -> Result<Template, String> {
+        let rules = line.rules.as_deref().unwrap_or_default();
+        if rules.len() > TEMPLATE_RULES_MAX
+            || rules.iter().any(|rule| rule.len() > TEMPLATE_RULE_BYTES_MAX)
+        {
+            return Err(format!("template {} names too many rules", line.template_id.0));
+        }
         if line.transactions.len() > TEMPLATE_TRANSACTIONS_MAX {
             return Err(format!("template {} has too many transactions", line.template_id.0));
         }
@@ -202,6 +215,7 @@ impl FeedReader {
             witness_commitment,
             transactions: transactions.into(),
             merkle_path: line.merkle_path,
+            rules: line.rules.map(Into::into),
         })
     }
 
@@ -219,5 +233,43 @@ impl FeedReader {
                 format!("transaction {} came without its data and is not known", line.wtxid)
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(rules: Option<&[&str]>) -> Result<Template, String> {
+        let names = |rules: &[&str]| rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let template = Template {
+            id: TemplateId(1),
+            tip: Tip { prev_hash: BlockHash([1; 32]), nbits: 0x1e03_77ae, min_ntime: 1 },
+            height: 1,
+            version: 0x2000_0000,
+            cur_time: 2,
+            coinbase_value: 5_000_000_000,
+            witness_commitment: [0x6a; 38],
+            transactions: Vec::new().into(),
+            merkle_path: Vec::new(),
+            rules: rules.map(names),
+        };
+        let line = serde_json::to_string(&FeedWriter::default().line(&template)).unwrap();
+        assert_eq!(line.contains("rules"), rules.is_some());
+        let FeedLine::Template(line) = serde_json::from_str(&line).unwrap() else { panic!() };
+        let read = FeedReader::default().template(*line)?;
+        assert_eq!(read, template);
+        Ok(read)
+    }
+
+    #[test]
+    fn rules_are_carried_and_bounded() {
+        carried(None).unwrap();
+        carried(Some(&[])).unwrap();
+        carried(Some(&["csv", "!segwit"])).unwrap();
+        let longest = "r".repeat(TEMPLATE_RULE_BYTES_MAX);
+        carried(Some(&vec![&*longest; TEMPLATE_RULES_MAX])).unwrap();
+        carried(Some(&vec!["csv"; TEMPLATE_RULES_MAX + 1])).unwrap_err();
+        carried(Some(&[&format!("{longest}r")])).unwrap_err();
     }
 }

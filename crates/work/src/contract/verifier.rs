@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes::HexBytes;
-use crate::hash::{BlockHash, MerkleNode, Wtxid};
+use crate::hash::{BlockHash, MerkleNode, Txid, Wtxid};
 use crate::payout::Network;
 use crate::template::TemplateId;
 use crate::verdict::Decision;
@@ -25,6 +25,9 @@ pub const PROPOSALS_OPEN_MAX: usize = 16;
 
 /// Transactions of one `TxPut` line.
 pub const TX_PUT_MAX: usize = 1_024;
+
+/// Transactions that one [`VerdictDetail`] names.
+pub const DETAIL_TXIDS_MAX: usize = 64;
 
 /// Gateway to verifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +117,10 @@ pub struct TemplatePropose {
     pub coinbase: ProposedCoinbase,
     /// Path of the coinbase.
     pub merkle_path: Vec<MerkleNode>,
+    /// Rules of the block by the node's names, `!` in front of those that a builder of blocks must
+    /// know; absent where the source has no such list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<String>>,
     /// Transactions in block order.
     pub wtxids: Vec<Wtxid>,
     /// What the proposer adds them up to.
@@ -185,7 +192,7 @@ pub enum FromVerifier {
     /// A line that made no sense, or a refusal; the verifier may close afterwards.
     Error {
         /// `line_too_long`, `bad_json`, `unknown_type`, `overloaded`, `wrong_network`,
-        /// `instance_in_use`.
+        /// `wrong_proto`, `hello_expected`, `instance_in_use`, `propose_id_reused`, `timeout`.
         code: String,
         /// The proposal it is about.
         propose_id: Option<u64>,
@@ -234,4 +241,8 @@ pub struct VerdictDetail {
     pub got: String,
     /// What was expected.
     pub want: String,
+    /// The transactions it objects to, in block order, at most [`DETAIL_TXIDS_MAX`]; empty if it
+    /// objects to something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub txids: Vec<Txid>,
 }

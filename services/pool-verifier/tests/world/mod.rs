@@ -19,6 +19,7 @@ use pool_verifier::{Config, Running};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use work::Decision;
 use work::contract::chain::Chain;
 use work::contract::verifier::{FromVerifier, PROTO, TemplateVerdict, ToVerifier};
 use work::payout::Network;
@@ -72,8 +73,13 @@ impl World {
 
     /// A verifier with this chain source in its configuration.
     pub async fn on(shown: Shown, lines: &str) -> World {
+        World::of(Network::Regtest, shown, lines).await
+    }
+
+    /// A verifier on `network`.
+    pub async fn of(network: Network, shown: Shown, lines: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
-        let path = write_config(folder.path().to_owned(), lines);
+        let path = write_config_of(network, folder.path().to_owned(), lines);
         let config = Config::load(&path).unwrap();
         let running = pool_verifier::start(config).await.unwrap();
         World { running, shown, folder }
@@ -93,8 +99,13 @@ impl World {
 
     /// A gateway that was let in.
     pub async fn gateway(&self, instance_id: u16) -> Gateway {
+        self.gateway_on(Network::Regtest, instance_id).await
+    }
+
+    /// A gateway on `network` that was let in.
+    pub async fn gateway_on(&self, network: Network, instance_id: u16) -> Gateway {
         let mut gateway = self.connect().await;
-        gateway.send(&hello(instance_id, 1)).await;
+        gateway.send(&hello_on(network, instance_id, 1)).await;
         let answer = gateway.receive().await;
         assert!(matches!(answer, FromVerifier::HelloAck { .. }), "{answer:?}");
         gateway
@@ -123,14 +134,24 @@ impl World {
         })
         .await
     }
+
+    /// Write another policy where the verifier reads it.
+    pub fn write_policy(&self, text: &str) {
+        std::fs::write(self.folder.path().join("policy.toml"), text).unwrap();
+    }
 }
 
 /// Configuration and policy in `folder`; the configuration's path.
 pub fn write_config(folder: PathBuf, lines: &str) -> PathBuf {
+    write_config_of(Network::Regtest, folder, lines)
+}
+
+/// The same for another network.
+pub fn write_config_of(network: Network, folder: PathBuf, lines: &str) -> PathBuf {
     let data = folder.join("data");
     let text = format!(
         "listen_addr = \"127.0.0.1:0\"\nhttp_listen_addr = \"127.0.0.1:0\"\n\
-         network = \"regtest\"\ndata_dir = {data:?}\n{lines}"
+         network = \"{network}\"\ndata_dir = {data:?}\n{lines}"
     );
     std::fs::write(folder.join("policy.toml"), fixture::POLICY).unwrap();
     let path = folder.join("pool-verifier.toml");
@@ -139,10 +160,14 @@ pub fn write_config(folder: PathBuf, lines: &str) -> PathBuf {
 }
 
 pub fn hello(instance_id: u16, epoch: u16) -> ToVerifier {
+    hello_on(Network::Regtest, instance_id, epoch)
+}
+
+pub fn hello_on(network: Network, instance_id: u16, epoch: u16) -> ToVerifier {
     ToVerifier::Hello {
         proto: PROTO,
         gateway_id: format!("gateway-{instance_id}"),
-        network: Network::Regtest,
+        network,
         instance_id,
         epoch,
     }
@@ -181,6 +206,11 @@ impl Gateway {
         soon(self.write.write_all(bytes)).await.unwrap();
     }
 
+    /// Send to a verifier that may close meanwhile.
+    pub async fn try_send(&mut self, message: &ToVerifier) -> std::io::Result<()> {
+        soon(self.write.write_all(&line(message))).await
+    }
+
     /// The next line, or nothing if the verifier has closed.
     pub async fn next(&mut self) -> Option<FromVerifier> {
         let mut line = String::new();
@@ -207,6 +237,15 @@ impl Gateway {
             FromVerifier::Error { code, propose_id, .. } => (code, propose_id),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// `fixture` is judged and accepted, whatever else is going on.
+    pub async fn accepted(&mut self, fixture: &Fixture, propose_id: u64) {
+        self.send(&put(fixture)).await;
+        self.send(&propose(fixture, propose_id)).await;
+        let verdict = self.verdict().await;
+        assert_eq!(verdict.propose_id, propose_id);
+        assert_eq!(verdict.verdict, Decision::Accept, "{verdict:?}");
     }
 
     /// Everything sent so far was read, and nothing but the answer to this came back.
