@@ -222,6 +222,7 @@ fn full_job(id: u64, transactions: &Arc<[Arc<Transaction>]>) -> Arc<Job> {
         transactions: Arc::clone(transactions),
         merkle_path: merkle_path(transactions),
         rules: None,
+        max_ntime: None,
     };
     let payouts = [Payout { script_pubkey: vec![0x51; 22], share: 1 }];
     Arc::new(Job::new(Arc::new(template), &payouts, b"", EXTRANONCE_BYTES).unwrap())

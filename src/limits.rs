@@ -61,7 +61,7 @@ pub const JOB_REFRESH_MILLIS: u64 = 45_000;
 
 /// Fresh jobs behind a SetTarget whose numbers one connection remembers; a further one waits until
 /// the work under the oldest is forgotten.
-pub const FRESH_JOBS_REMEMBERED: usize = 8;
+pub const FRESH_JOBS_REMEMBERED: usize = 16;
 
 /// Bytes of a worker's name by extension 0x0002.
 pub const WORKER_ID_BYTES_MAX: usize = 32;

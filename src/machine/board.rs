@@ -97,7 +97,9 @@ impl Board {
         // Follows the clock, but never jumps ahead of what the elapsed time allows a miner.
         let elapsed = now.mono.micros_since(last.posted_at.mono) / 1_000_000;
         let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
-        let ntime = last.ntime.saturating_add(elapsed).min(now.unix.seconds()).max(last.ntime);
+        let most = last.job.template.max_ntime.unwrap_or(u32::MAX);
+        let ntime = last.ntime.saturating_add(elapsed).min(now.unix.seconds());
+        let ntime = ntime.min(most).max(last.ntime);
         self.post(now, job, ntime, target);
         true
     }

@@ -238,15 +238,25 @@ impl Channel {
         wire: &mut Vec<u8>,
     ) -> Result<(), TransportError> {
         let from_job = self.given_job + 1;
-        self.difficulties.retain(|(from, ..)| *from < from_job);
         if self.difficulties.is_full() {
-            self.difficulties.remove(0);
+            self.merge_oldest();
         }
         let target = difficulty.target();
         self.difficulties.push((from_job, difficulty, target));
         self.wants_fresh_job = self.given != 0;
         let maximum_target = target.to_le_bytes();
         transport.seal(&SetTarget { channel_id: self.channel_id, maximum_target }, wire)
+    }
+
+    /// Make room for another difficulty: of the two oldest the easier one counts for the jobs of
+    /// both, so that no share is refused that was good for its own job.
+    fn merge_oldest(&mut self) {
+        let (from_job, difficulty, target) = self.difficulties.remove(0);
+        let Some(next) = self.difficulties.first_mut() else { return };
+        next.0 = from_job;
+        if difficulty.work() < next.1.work() {
+            (next.1, next.2) = (difficulty, target);
+        }
     }
 
     /// The target that was announced last.
@@ -261,11 +271,11 @@ impl Channel {
         let (_, mut easiest, mut target) = self.difficulties[own];
         // A newer one that starts behind the newest job has been announced, not yet reached; a
         // miner that takes it at once works by it on the job before.
-        if let Some((from, difficulty, announced)) = self.difficulties.get(own + 1)
-            && *from == job_id + 1
-            && difficulty.work() < easiest.work()
-        {
-            (easiest, target) = (*difficulty, *announced);
+        let announced = self.difficulties.iter().skip(own + 1);
+        for (_, difficulty, announced) in announced.take_while(|(from, ..)| *from == job_id + 1) {
+            if difficulty.work() < easiest.work() {
+                (easiest, target) = (*difficulty, *announced);
+            }
         }
         (easiest, target)
     }

@@ -329,11 +329,13 @@ impl Channel {
 fn terms(posted: &Posted, now: Now, target: Target, state: &ShardState) -> Terms {
     let elapsed = now.mono.micros_since(posted.posted_at.mono) / 1_000_000;
     let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
+    let template = &posted.job.template;
+    let latest = ntime_max(posted.ntime, elapsed, now.unix.seconds());
     Terms {
-        version: posted.job.template.version,
+        version: template.version,
         version_mask: state.settings.version_mask,
         ntime_min: posted.ntime,
-        ntime_max: ntime_max(posted.ntime, elapsed, now.unix.seconds()),
+        ntime_max: template.max_ntime.map_or(latest, |most| latest.min(most)),
         target,
     }
 }

@@ -51,6 +51,7 @@ fn job(id: u64, height: u32, transactions: u8) -> Arc<Job> {
         version: 0x2000_0000,
         cur_time: UNIX_SECONDS,
         subsidy: 5_000_000_000,
+        max_ntime: None,
     };
     let payouts = [Payout { script_pubkey: vec![0x51; 22], share: 1 }];
     let template = Arc::new(template(frame, transactions.into()));

@@ -35,6 +35,7 @@ fn big_job(id: u64, extranonce_bytes: usize, height: u32, outputs: &[usize], pat
         transactions: Vec::new().into(),
         merkle_path: (0..path).map(|node| MerkleNode([node; 32])).collect(),
         rules: None,
+        max_ntime: None,
     };
     let payouts: Vec<Payout> = outputs
         .iter()

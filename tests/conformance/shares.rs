@@ -207,6 +207,32 @@ fn s73_the_time_of_a_share() {
     });
 }
 
+/// Goal: where the bits bind the time (testnet4), no share and no job lies behind that bound (D32).
+#[test]
+fn s73_the_time_that_the_bits_are_right_for() {
+    let mut house = House::new();
+    let mut peer = house.set_up(0);
+    let channel = house.open_for(&mut peer, true, HASHES);
+    let bound = UNIX_SECONDS + 50;
+    let mut bound_job = (*job(2, 2)).clone();
+    let mut template = (*bound_job.template).clone();
+    template.max_ntime = Some(bound);
+    bound_job.template = template.into();
+    house.publish(bound_job.into());
+    house.listen(&mut peer);
+    for (ntime, expected) in [(bound, Ok(())), (bound + 1, Err("invalid-share".to_owned()))] {
+        let mut share = house.good(&channel, 2);
+        share.claim.ntime = ntime;
+        share.mine_good(&channel);
+        assert_eq!(house.submit(&mut peer, &share), expected);
+    }
+    house.pass(120_000);
+    house.shard.on_tick(house.now);
+    house.listen(&mut peer);
+    let refreshed = house.shard.state.board.current().unwrap();
+    assert_eq!((refreshed.generation, refreshed.ntime), (3, bound));
+}
+
 /// Goal: the rollable bits may be anything, one of the others spoils the share.
 #[test]
 fn s74_version_bits() {

@@ -104,6 +104,7 @@ pub fn job(id: u64, tip: u8) -> Arc<Job> {
         transactions: Vec::new().into(),
         merkle_path: (0..PATH_NODES).map(|node| MerkleNode([node as u8; 32])).collect(),
         rules: None,
+        max_ntime: None,
     };
     let payouts = [22, 34, 44].map(|bytes| Payout { script_pubkey: vec![0x51; bytes], share: 1 });
     Arc::new(Job::new(Arc::new(template), &payouts, b"/ReserveGrid/", EXTRANONCE_BYTES).unwrap())

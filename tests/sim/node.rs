@@ -143,6 +143,7 @@ fn new_template(
         merkle_path: merkle_path(&transactions),
         transactions: transactions.into(),
         rules: None,
+        max_ntime: None,
     }
 }
 

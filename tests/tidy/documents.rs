@@ -260,7 +260,7 @@ fn comment_of(text: &str, key: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let start = lines.iter().position(|line| *line == format!("[{section}]")).unwrap();
     let is_it = |line: &&str| line.trim_start_matches('#').starts_with(&format!("{name} = "));
-    let at = start + lines[start..].iter().position(|line| is_it(line)).unwrap();
+    let at = start + lines[start..].iter().position(is_it).unwrap();
     let above = lines[..at].iter().rev().take_while(|line| line.starts_with('#'));
     let above: Vec<&str> = above.map(|line| line.trim_start_matches(['#', ' '])).collect();
     assert!(!above.is_empty(), "{key} has its reason above it");

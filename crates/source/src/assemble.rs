@@ -25,6 +25,8 @@ pub struct Frame {
     pub cur_time: u32,
     /// Newly made coins, satoshi.
     pub subsidy: u64,
+    /// [`Template::max_ntime`].
+    pub max_ntime: Option<u32>,
 }
 
 impl Default for Frame {
@@ -32,7 +34,7 @@ impl Default for Frame {
     fn default() -> Self {
         let tip = Tip { prev_hash: Default::default(), nbits: 0, min_ntime: 0 };
         let id = TemplateId::default();
-        Frame { id, tip, height: 0, version: 0, cur_time: 0, subsidy: 0 }
+        Frame { id, tip, height: 0, version: 0, cur_time: 0, subsidy: 0, max_ntime: None }
     }
 }
 
@@ -64,6 +66,7 @@ pub fn template(frame: Frame, transactions: Arc<[Arc<Transaction>]>) -> Template
         merkle_path: merkle_path(&transactions),
         transactions,
         rules: None,
+        max_ntime: frame.max_ntime,
     }
 }
 

@@ -54,6 +54,7 @@ fn on(parent: BlockHash, height: u32, like: &Template, count: usize) -> Arc<Temp
         version: like.version,
         cur_time: like.cur_time + 1_000,
         subsidy: work::payout::Network::Regtest.subsidy(height),
+        max_ntime: None,
     };
     frame.tip.prev_hash = parent;
     Arc::new(assemble::template(frame, like.transactions[..count].to_vec().into()))

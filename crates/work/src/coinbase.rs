@@ -197,6 +197,7 @@ mod tests {
             transactions: Vec::new().into(),
             merkle_path: Vec::new(),
             rules: None,
+            max_ntime: None,
         }
     }
 

@@ -44,6 +44,7 @@ pub fn cost(
         transactions: Vec::new().into(),
         merkle_path: Vec::new(),
         rules: None,
+        max_ntime: None,
     };
     let coinbase = Coinbase::build(&template, payouts, tag, extranonce_bytes)?;
     let bytes = coinbase.with_witness(&vec![0; extranonce_bytes])?;

@@ -68,6 +68,9 @@ pub struct Template {
     /// Rules of the block as the node names them (BIP9, BIP145): `!` in front of those that whoever
     /// builds the block must know. Nothing where the source has no such list.
     pub rules: Option<Arc<[String]>>,
+    /// Latest time that the bits of the tip are right for, seconds: on testnet4 twenty minutes
+    /// after the parent (D32). Nothing where time changes nothing.
+    pub max_ntime: Option<u32>,
 }
 
 impl Template {

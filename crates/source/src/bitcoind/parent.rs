@@ -82,6 +82,16 @@ pub fn bound_to_bits(network: Network, parent: &Parent, min_time: u32, cur_time:
     if eased { min_time.max(boundary + 1) } else { min_time }
 }
 
+/// The latest time that keeps the bits right: on testnet4, those of an ordinary block are wrong
+/// twenty minutes after its parent (D32). Nothing where time changes nothing.
+pub fn max_time(network: Network, parent: &Parent, cur_time: u32) -> Option<u32> {
+    let boundary = parent.time.saturating_add(MIN_DIFFICULTY_AFTER);
+    let is_ordinary = network == Network::Testnet4
+        && !is_retarget(network, parent.height + 1)
+        && cur_time <= boundary;
+    is_ordinary.then_some(boundary)
+}
+
 /// The frame of the coinbase-only template on `parent`, before the node has made a full one.
 pub fn frame(
     network: Network,
@@ -102,6 +112,7 @@ pub fn frame(
         version,
         cur_time,
         subsidy: network.subsidy(height),
+        max_ntime: max_time(network, parent, cur_time),
     }
 }
 
@@ -124,6 +135,17 @@ mod tests {
         let at = made(Network::Main, &parent(839_999, 5_000, 4_000), 6_000);
         assert_eq!((at.height, at.subsidy), (840_000, 312_500_000));
         assert_eq!(made(Network::Regtest, &parent(149, 5_000, 4_000), 0).subsidy, 2_500_000_000);
+    }
+
+    #[test]
+    fn bits_bind_the_time_on_testnet4() {
+        let at = |network, height, now| made(network, &parent(height, 5_000, 4_000), now);
+        let ordinary = at(Network::Testnet4, 100, 6_200);
+        assert_eq!((ordinary.tip.min_ntime, ordinary.max_ntime), (4_001, Some(6_200)));
+        let eased = at(Network::Testnet4, 100, 6_201);
+        assert_eq!((eased.tip.min_ntime, eased.max_ntime), (6_201, None));
+        assert_eq!(at(Network::Testnet4, 2_015, 6_000).max_ntime, None, "a retarget counts all");
+        assert_eq!(at(Network::Main, 100, 6_000).max_ntime, None);
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Interner {
             merkle_path: merkle_path(&transactions),
             transactions,
             rules: rules(offer)?,
+            max_ntime: None,
         };
         if template.total_weight() > offer.weightlimit {
             return Err(field("transactions", "heavier than weightlimit"));

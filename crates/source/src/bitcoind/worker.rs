@@ -375,8 +375,9 @@ impl Worker {
         };
         // The coinbase-only template may have been named just now: this one is newer.
         template.id = self.ids.next(clock::unix());
-        let tip = &mut template.tip;
         let network = self.config.network;
+        template.max_ntime = parent::max_time(network, &parent, template.cur_time);
+        let tip = &mut template.tip;
         tip.min_ntime = parent::bound_to_bits(network, &parent, tip.min_ntime, template.cur_time);
         self.tell(template);
         Ok(())

@@ -312,6 +312,7 @@ impl DemoChain {
             version: VERSION,
             cur_time: min_ntime.max(now.seconds()),
             subsidy: Network::Regtest.subsidy(tip.height + 1),
+            max_ntime: None,
         }
     }
 }

@@ -90,6 +90,9 @@ pub struct FeedTemplate {
     /// [`Template::rules`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<String>>,
+    /// [`Template::max_ntime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ntime: Option<u32>,
     /// Transactions in block order.
     pub transactions: Vec<FeedTransaction>,
 }
@@ -151,6 +154,7 @@ impl FeedWriter {
             witness_commitment: HexBytes(template.witness_commitment.to_vec()),
             merkle_path: template.merkle_path.clone(),
             rules: template.rules.as_deref().map(<[String]>::to_vec),
+            max_ntime: template.max_ntime,
             transactions,
         }))
     }
@@ -216,6 +220,7 @@ impl FeedReader {
             transactions: transactions.into(),
             merkle_path: line.merkle_path,
             rules: line.rules.map(Into::into),
+            max_ntime: line.max_ntime,
         })
     }
 
@@ -253,6 +258,7 @@ mod tests {
             transactions: Vec::new().into(),
             merkle_path: Vec::new(),
             rules: rules.map(names),
+            max_ntime: rules.map(|rules| rules.len() as u32),
         };
         let line = serde_json::to_string(&FeedWriter::default().line(&template)).unwrap();
         assert_eq!(line.contains("rules"), rules.is_some());

@@ -316,6 +316,7 @@ fn template(id: u64, tip: Tip, prev: u8, body: &Body) -> Template {
         cur_time: tip.min_ntime + body.ahead,
         coinbase_value: body.value,
         rules: None,
+        max_ntime: None,
         witness_commitment: [0x6a; 38],
         merkle_path: work::template::merkle_path(&transactions),
         transactions: transactions.into(),
