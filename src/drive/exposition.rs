@@ -10,6 +10,7 @@ use prometheus::proto::{
 };
 
 use super::ops::Blocks;
+use crate::config::hatch::{Hatch, Hatches};
 use crate::metrics::{
     LATENCY_CELLS, LATENCY_EDGES_MICROS, control as c, forwarder as f, shard as s,
 };
@@ -316,12 +317,13 @@ const ROWS: &[Row] = &[
 pub struct Exposition {
     blocks: Arc<Blocks>,
     mode: &'static str,
+    hatches: Hatches,
 }
 
 impl Exposition {
-    /// A collector over `blocks`.
-    pub fn new(blocks: Arc<Blocks>, mode: &'static str) -> Exposition {
-        Exposition { blocks, mode }
+    /// A collector over `blocks`, for a gateway in this mode with these hatches open.
+    pub fn new(blocks: Arc<Blocks>, mode: &'static str, hatches: Hatches) -> Exposition {
+        Exposition { blocks, mode, hatches }
     }
 
     fn number(&self, from: From) -> u64 {
@@ -365,6 +367,15 @@ impl Exposition {
         });
         let help = "Requests and frames refused or skipped while the connection lived";
         family("refusals_total", COUNTER, help, refusals.collect())
+    }
+
+    fn hatches(&self) -> MetricFamily {
+        let hatches = Hatch::ALL.iter().map(|hatch| {
+            let is_open = f64::from(u8::from(self.hatches.is_open(*hatch)));
+            metric(GAUGE, is_open, vec![("name".into(), hatch.name().into())])
+        });
+        let help = "1 while a rule is suspended by the environment";
+        family("escape_hatch_active", GAUGE, help, hatches.collect())
     }
 
     fn closes(&self) -> MetricFamily {
@@ -460,6 +471,7 @@ impl Collector for Exposition {
             vec![metric(GAUGE, 1.0, version)],
         ));
         families.push(family("mode_info", GAUGE, "The mode", vec![metric(GAUGE, 1.0, mode)]));
+        families.push(self.hatches());
         families.push(self.turns());
         families.push(self.shares());
         families.push(self.closes());

@@ -448,6 +448,7 @@ fn ops_settings(config: &Config, listen_addr: Option<SocketAddr>) -> OpsSettings
     OpsSettings {
         mode: config.mode,
         api_keys: config.http_api_keys.clone(),
+        hatches: config.hatches.clone(),
         authority_pubkey: config.authority.public().to_text(),
         listen_addr,
     }

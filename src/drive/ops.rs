@@ -15,12 +15,16 @@ use axum::routing::get;
 use axum::{Json, Router};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use serde_json::json;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::exposition::Exposition;
+use crate::config::hatch::Hatches;
 use crate::config::secret::Secret;
 use crate::metrics::{Block, control as c, forwarder as f, shard as s};
 use crate::mode::Mode;
+
+/// How often an operator is reminded of rules that are suspended.
+const REMINDER: Duration = Duration::from_secs(3_600);
 
 /// How long the thread looks away from the stop flag.
 const STOP_POLL: Duration = Duration::from_millis(50);
@@ -51,6 +55,8 @@ pub struct OpsSettings {
     pub mode: Mode,
     /// Keys of everything but health and metrics, any of which will do; none: nobody is asked.
     pub api_keys: Vec<Secret>,
+    /// Rules that are suspended.
+    pub hatches: Hatches,
     /// For the status page.
     pub authority_pubkey: String,
     /// For the status page.
@@ -68,7 +74,8 @@ pub fn spawn(
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, String> {
     let registry = Registry::new();
-    let exposition = Exposition::new(Arc::clone(&blocks), settings.mode.name());
+    let exposition =
+        Exposition::new(Arc::clone(&blocks), settings.mode.name(), settings.hatches.clone());
     registry.register(Box::new(exposition)).map_err(|error| error.to_string())?;
     let ops = Arc::new(Ops {
         registry,
@@ -85,8 +92,21 @@ pub fn spawn(
         .map_err(|error| error.to_string())?;
     std::thread::Builder::new()
         .name("ops".into())
-        .spawn(move || runtime.block_on(serve(listener, ops, stop)))
+        .spawn(move || {
+            runtime.spawn(remind(settings.hatches));
+            runtime.block_on(serve(listener, ops, stop));
+        })
         .map_err(|error| format!("the ops thread cannot be started: {error}"))
+}
+
+/// Say every hour which rules are suspended; the start has said it first.
+async fn remind(hatches: Hatches) {
+    loop {
+        tokio::time::sleep(REMINDER).await;
+        for hatch in hatches.iter() {
+            warn!(name = hatch.name(), "{} (escape hatch)", hatch.meaning());
+        }
+    }
 }
 
 async fn serve(listener: std::net::TcpListener, ops: Arc<Ops>, stop: Arc<AtomicBool>) {

@@ -51,6 +51,8 @@ struct Driver {
     /// By slot of the ring's table: who is there.
     tenants: Vec<Option<(ConnectionId, Token)>>,
     tenancy: u64,
+    /// Connections that the ring's table had no room for, as far as they are counted.
+    refused: u64,
     durable: u64,
     /// Entries were written since the forwarder was woken.
     entries_sent: bool,
@@ -88,6 +90,7 @@ pub async fn run(
         out: Output::default(),
         tenants: Vec::new(),
         tenancy: 0,
+        refused: 0,
         durable: 0,
         entries_sent: false,
         solutions_waiting: Vec::new(),
@@ -122,7 +125,7 @@ impl Driver {
         did |= self.take_events();
         did |= self.hand_over();
         self.uring.submit()?;
-        if did {
+        if did || self.uring.counters().refused_table_full != self.refused {
             self.observe(now);
         }
         Ok(did)
@@ -355,6 +358,9 @@ impl Driver {
     fn observe(&mut self, began: work::Now) {
         let micros = self.clock.now().mono.micros_since(began.mono);
         let counters = &mut self.shard.state.counters;
+        // Those that found the ring's own table full were never shown to the machine.
+        let refused = self.uring.counters().refused_table_full;
+        counters.add(counter::REFUSED, refused - std::mem::replace(&mut self.refused, refused));
         if micros > counters.read(counter::LONGEST_TURN) {
             counters.set(counter::LONGEST_TURN, micros);
         }
