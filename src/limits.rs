@@ -75,11 +75,16 @@ pub const TARGETS_PER_CHANNEL: usize = 4;
 /// Channels of one connection.
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_024;
 
-/// Channels that one connection may open in its life, in multiples of those it may have at once.
+/// Channels that one connection may open in a span, in multiples of those it may have at once: a
+/// proxy opens one whenever a device comes back.
 pub const OPENS_PER_CHANNEL_MAX: usize = 4;
 
-/// Requests for a channel that one connection may have waiting for a verified job (D38).
-pub const OPENS_PARKED_MAX: usize = 16;
+/// Milliseconds of such a span.
+pub const OPENS_SPAN_MILLIS: u64 = 600_000;
+
+/// Requests for a channel of one shard that may wait for a verified job (D38), or for credit. A
+/// connection has as many as it may have channels.
+pub const OPENS_PARKED_MAX: usize = 16_384;
 
 /// Bytes of a user identity that are kept.
 pub const USER_IDENTITY_BYTES_MAX: usize = 255;
@@ -133,7 +138,7 @@ pub const ENTRIES_PER_TURN: usize = 1_024;
 pub const CHANNELS_PER_SHARD_MAX: u64 = 262_144;
 
 /// Channels of one connection that ended and whose late shares are still looked at for a block.
-pub const CHANNELS_ENDED_KEPT: usize = 4;
+pub const CHANNELS_ENDED_KEPT: usize = 16;
 
 /// Handshakes that one turn answers: each costs two key agreements, and shares must not wait.
 pub const HANDSHAKES_PER_TURN: usize = 8;

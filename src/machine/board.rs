@@ -50,6 +50,11 @@ pub struct Posted {
     pub network_target: Target,
     /// Fees of its template, satoshi, added up once.
     pub fees: u64,
+    /// The generation in which its headers were first given out on this tip: jobs of one work
+    /// differ in nothing that a miner hashes but their time.
+    pub work: u32,
+    /// What a miner hashes of it beside tip, time and version.
+    body: [u8; 32],
     /// Its merkle path as extended jobs carry it.
     pub merkle_path: Arc<[[u8; 32]]>,
 }
@@ -82,7 +87,12 @@ impl Board {
         }
         self.hold = false;
         self.in_force = true;
-        let ntime = job.template.tip.min_ntime.max(job.template.cur_time);
+        let mut ntime = job.template.tip.min_ntime.max(job.template.cur_time);
+        if let Some(last) = self.posted.back().filter(|_| !is_new_tip) {
+            // Sources have clocks of their own; a miner's time on one tip never goes back.
+            let most = job.template.max_ntime.unwrap_or(u32::MAX);
+            ntime = ntime.max(last.ntime.min(most));
+        }
         self.post(now, job, ntime, network_target);
         is_new_tip
     }
@@ -151,8 +161,13 @@ impl Board {
 
     fn post(&mut self, now: Now, job: Arc<Job>, ntime: u32, network_target: Target) {
         self.generation += 1;
+        let body = body(&job);
+        let of_tip = self.posted.iter().filter(|posted| posted.tip_number == self.tip_number);
+        let same = of_tip.map(|posted| (posted.body, posted.work)).find(|(of, _)| *of == body);
         self.posted.push_back(Posted {
             generation: self.generation,
+            work: same.map_or(self.generation, |(_, work)| work),
+            body,
             fees: job.template.total_fees(),
             merkle_path: job.template.merkle_path.iter().map(|node| node.0).collect(),
             job,
@@ -168,4 +183,11 @@ impl Board {
             self.posted.pop_front();
         }
     }
+}
+
+/// What a miner hashes of a job beside tip, time and version, which it may roll.
+fn body(job: &Job) -> [u8; 32] {
+    let (coinbase, path) = (&job.coinbase, &job.template.merkle_path);
+    let extranonce_bytes = coinbase.extranonce_bytes;
+    work::job::body_hash(&coinbase.prefix, &coinbase.suffix, path, 0, 0, extranonce_bytes)
 }

@@ -9,15 +9,15 @@ use sv2::message::mining::{
 use sv2::{Transport, TransportError};
 use work::extranonce::ExtranoncePrefix;
 use work::seen::Seen;
-use work::{Difficulty, MerkleNode, Mono, Now, Target, Work};
+use work::{Difficulty, MerkleNode, Mono, Now, Work};
 
 use super::board::Posted;
 use super::flood::Flood;
 use super::output::ChannelKey;
 use super::shard::{PendingAck, ShardState};
+use super::targets::Targets;
 use super::vardiff::Vardiff;
 use super::workers::Workers;
-use crate::limits::TARGETS_PER_CHANNEL;
 use crate::metrics::shard as counter;
 
 /// Accepted shares that were not acknowledged to the miner so far, and are safe.
@@ -76,8 +76,8 @@ pub struct Channel {
     pub vardiff: Vardiff,
     /// How many shares it may still send.
     pub(super) flood: Flood,
-    /// From which job on which difficulty holds; the last is the current one. Never empty.
-    difficulties: ArrayVec<(u32, Difficulty, Target), TARGETS_PER_CHANNEL>,
+    /// What its shares are judged by.
+    pub(super) targets: Targets,
     /// Generation of the newest job it was given; 0 before the first.
     given: u32,
     /// Number of that job.
@@ -119,8 +119,6 @@ pub struct NewChannel {
 impl Channel {
     /// A channel without work.
     pub fn new(new: NewChannel) -> Channel {
-        let mut difficulties = ArrayVec::new();
-        difficulties.push((0, new.difficulty, new.difficulty.target()));
         Channel {
             channel_id: new.channel_id,
             key: new.key,
@@ -130,7 +128,7 @@ impl Channel {
             easiest: new.easiest,
             vardiff: Vardiff::new(new.now, new.nominal_hash_rate),
             flood: Flood::new(new.now),
-            difficulties,
+            targets: Targets::new(new.difficulty),
             given: 0,
             given_job: 0,
             first_job: 0,
@@ -139,6 +137,14 @@ impl Channel {
             seen: Seen::default(),
             tally: Tally::default(),
             rest: Work::ZERO,
+        }
+    }
+
+    /// It has ended: what it remembers of shares is of no more use.
+    pub fn forget_shares(&mut self) {
+        self.seen = Seen::default();
+        if let Kind::Extended { workers, .. } = &mut self.kind {
+            *workers = Workers::default();
         }
     }
 
@@ -169,7 +175,7 @@ impl Channel {
 
     /// The difficulty of its next job.
     pub fn difficulty(&self) -> Difficulty {
-        self.difficulties.last().map_or(Difficulty::EASIEST, |(_, difficulty, _)| *difficulty)
+        self.targets.newest().0
     }
 
     /// Give it the newest job under the number `job_id`; on a new tip as a future job that the
@@ -187,17 +193,19 @@ impl Channel {
     ) -> Result<bool, TransportError> {
         let Some(posted) = state.board.current() else { return Ok(false) };
         let is_new_tip = !self.is_on_tip(posted);
+        let ntime = self.begins_at(posted, now);
+        let min_ntime = (!is_new_tip).then_some(ntime);
         if self.is_extended() {
             let is_rolled = state.settings.version_mask != 0;
-            let job = extended_job(posted, self.channel_id, job_id, is_new_tip, is_rolled);
+            let job = extended_job(posted, self.channel_id, job_id, min_ntime, is_rolled);
             transport.seal(&job, wire)?;
         } else {
             let job = NewMiningJob {
                 channel_id: self.channel_id,
                 job_id,
-                min_ntime: (!is_new_tip).then_some(posted.ntime),
+                min_ntime,
                 version: posted.job.template.version,
-                merkle_root: posted.job.merkle_root(&self.extranonce_prefix, &[]).0,
+                merkle_root: self.root(posted).0,
             };
             transport.seal(&job, wire)?;
         }
@@ -206,12 +214,41 @@ impl Channel {
         }
         state.counters.add(counter::JOBS_SENT, 1);
         state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));
-        self.on_given(state, now, job_id);
+        self.on_given(state, now, job_id, ntime);
         Ok(is_new_tip)
     }
 
-    /// It was given the newest job under the number `job_id`, by itself or with its group.
-    pub fn on_given(&mut self, state: &ShardState, now: Now, job_id: u32) {
+    /// The time at which its miner begins with the newest job. Given once more, the job begins a
+    /// second later than its headers so far: else the same headers would be mined again.
+    pub fn begins_at(&self, posted: &Posted, now: Now) -> u32 {
+        let first = posted.ntime.max(self.targets.earliest(u32::MAX, posted.work));
+        if self.is_behind(posted) {
+            return first;
+        }
+        let elapsed = now.mono.micros_since(posted.posted_at.mono) / 1_000_000;
+        let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
+        let later = posted.ntime.saturating_add(elapsed).max(first).saturating_add(1);
+        first.max(later.min(posted.job.template.max_ntime.unwrap_or(u32::MAX)))
+    }
+
+    /// The root of a standard channel's coinbase. One that is cached costs nothing.
+    pub(super) fn root(&mut self, posted: &Posted) -> MerkleNode {
+        let whole = || posted.job.merkle_root(&self.extranonce_prefix, &[]);
+        let Kind::Standard { roots } = &mut self.kind else { return whole() };
+        let known = roots.iter().find(|(generation, _)| *generation == posted.generation);
+        if let Some((_, root)) = known {
+            return *root;
+        }
+        let root = whole();
+        if posted.generation > roots[0].0 {
+            *roots = [(posted.generation, root), roots[0]];
+        }
+        root
+    }
+
+    /// It was given the newest job under the number `job_id`, by itself or with its group; its
+    /// miner begins at `ntime`.
+    pub fn on_given(&mut self, state: &ShardState, now: Now, job_id: u32, ntime: u32) {
         let Some(posted) = state.board.current() else { return };
         if self.first_job == 0 {
             self.first_job = job_id;
@@ -220,9 +257,9 @@ impl Channel {
         self.given_job = job_id;
         self.given_tip = posted.tip_number;
         self.wants_fresh_job = false;
-        if let Kind::Standard { roots } = &mut self.kind {
-            let root = posted.job.merkle_root(&self.extranonce_prefix, &[]);
-            *roots = [(posted.generation, root), roots[0]];
+        self.targets.on_given(job_id, posted.work, ntime);
+        if !self.is_extended() {
+            self.root(posted);
         }
         self.seen.make_room(state.settings.seen_room, &state.tips, now.mono);
     }
@@ -237,47 +274,10 @@ impl Channel {
         transport: &mut Transport,
         wire: &mut Vec<u8>,
     ) -> Result<(), TransportError> {
-        let from_job = self.given_job + 1;
-        if self.difficulties.is_full() {
-            self.merge_oldest();
-        }
-        let target = difficulty.target();
-        self.difficulties.push((from_job, difficulty, target));
+        self.targets.announce(self.given_job, difficulty);
         self.wants_fresh_job = self.given != 0;
-        let maximum_target = target.to_le_bytes();
+        let maximum_target = difficulty.target().to_le_bytes();
         transport.seal(&SetTarget { channel_id: self.channel_id, maximum_target }, wire)
-    }
-
-    /// Make room for another difficulty: of the two oldest the easier one counts for the jobs of
-    /// both, so that no share is refused that was good for its own job.
-    fn merge_oldest(&mut self) {
-        let (from_job, difficulty, target) = self.difficulties.remove(0);
-        let Some(next) = self.difficulties.first_mut() else { return };
-        next.0 = from_job;
-        if difficulty.work() < next.1.work() {
-            (next.1, next.2) = (difficulty, target);
-        }
-    }
-
-    /// The target that was announced last.
-    pub(super) fn newest_target(&self) -> Target {
-        self.difficulties.last().map_or(Target::MAX, |(_, _, target)| *target)
-    }
-
-    /// The difficulty a share on `job_id` is judged by: the job's own, or the easier one while a
-    /// SetTarget is on its way.
-    pub(super) fn difficulty_for(&self, job_id: u32) -> (Difficulty, Target) {
-        let own = self.difficulties.iter().rposition(|(from, ..)| *from <= job_id).unwrap_or(0);
-        let (_, mut easiest, mut target) = self.difficulties[own];
-        // A newer one that starts behind the newest job has been announced, not yet reached; a
-        // miner that takes it at once works by it on the job before.
-        let announced = self.difficulties.iter().skip(own + 1);
-        for (_, difficulty, announced) in announced.take_while(|(from, ..)| *from == job_id + 1) {
-            if difficulty.work() < easiest.work() {
-                (easiest, target) = (*difficulty, *announced);
-            }
-        }
-        (easiest, target)
     }
 
     /// Count a share that is safe now towards the next acknowledgement.
@@ -311,18 +311,19 @@ impl Channel {
     }
 }
 
-/// The newest job for an extended channel, or for a group; `is_future` if a tip will name it.
+/// The newest job for an extended channel, or for a group; without a `min_ntime` if a tip will
+/// name it.
 pub fn extended_job(
     posted: &Posted,
     channel_id: u32,
     job_id: u32,
-    is_future: bool,
+    min_ntime: Option<u32>,
     version_rolling_allowed: bool,
 ) -> NewExtendedMiningJob<'_> {
     NewExtendedMiningJob {
         channel_id,
         job_id,
-        min_ntime: (!is_future).then_some(posted.ntime),
+        min_ntime,
         version: posted.job.template.version,
         version_rolling_allowed,
         merkle_path: &posted.merkle_path,

@@ -256,6 +256,8 @@ impl Connection {
     /// End it: give back what its channels held. Returns their names.
     pub fn end(&mut self, state: &mut ShardState) -> Vec<ChannelKey> {
         let Phase::Open(_, session) = &mut self.phase else { return Vec::new() };
+        state.parked -= session.parked.len();
+        session.parked.clear();
         let channels = std::mem::take(&mut session.channels);
         channels.iter().map(|channel| state.release(channel)).collect()
     }
@@ -352,6 +354,9 @@ impl Connection {
                 Ok(0) => return (at, Flow::Continue),
                 Ok(consumed) => at += consumed,
                 Err(close) => return (at, Flow::Close(close)),
+            }
+            if let Some(reason) = self.ending_of_session() {
+                return (at, Flow::Close(reason.into()));
             }
         }
         self.has_more = at < input.len();
@@ -467,8 +472,13 @@ impl Connection {
                 Ok(())
             }
         };
-        done.map_err(|error| Close::from(close_for(error)))?;
-        open.session.ending.map_or(Ok(()), |reason| Err(reason.into()))
+        done.map_err(|error| close_for(error).into())
+    }
+
+    /// Why the connection ends behind the frame that was just handled.
+    fn ending_of_session(&self) -> Option<Reason> {
+        let Phase::Open(_, session) = &self.phase else { return None };
+        session.ending.filter(|_| !self.is_last_look)
     }
 
     /// Answer the one message that this phase understands.

@@ -174,6 +174,12 @@ impl Flood {
         self.forget(now);
     }
 
+    /// The miner itself asked for another target. It has time for it; what it ignored before is
+    /// not forgotten.
+    pub fn on_update(&mut self, now: Mono) {
+        self.announced_at = now;
+    }
+
     fn on_ignored(&mut self, now: Mono) -> Excess {
         // The target that the channel opened with is the first to be ignored, and no SetTarget.
         if self.ignored >= SET_TARGETS_IGNORED_MAX {

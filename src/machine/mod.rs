@@ -16,6 +16,7 @@
 //! opening.rs     who may open a channel, and how it begins
 //! channel.rs     one mining channel: jobs given, targets, batched answers
 //! submission.rs  the share path
+//! targets.rs     which difficulty a share is judged by
 //! numbers.rs     job numbers of a connection
 //! workers.rs     workers behind an extended channel
 //! board.rs       what control has decided, as one shard sees it
@@ -41,6 +42,7 @@ pub mod shard;
 pub mod solution;
 pub mod state;
 pub mod submission;
+pub mod targets;
 pub mod throttle;
 pub mod vardiff;
 pub mod verifier_link;

@@ -140,12 +140,15 @@ impl OpenConnection<'_> {
         request: &OpenRequest<'_>,
         out: &mut Output,
     ) -> Result<(), TransportError> {
-        if self.state.board.current().is_some() {
+        let is_free = self.session.parked.is_empty() && out.has_credit();
+        if is_free && self.state.board.current().is_some() {
             return self.open_or_refuse(request, out);
         }
-        if self.session.parked.len() >= OPENS_PARKED_MAX {
+        let of_connection = self.state.settings.max_channels_per_connection;
+        if self.session.parked.len() >= of_connection || self.state.parked >= OPENS_PARKED_MAX {
             return self.refuse_open(request.request_id, NOT_READY_RETRY, out);
         }
+        self.state.parked += 1;
         self.session.parked.push_back(Parked {
             request_id: request.request_id,
             user_identity: request.user_identity.into(),
@@ -249,8 +252,7 @@ impl OpenConnection<'_> {
         let difficulties =
             difficulties(request.nominal_hash_rate, request.max_target, &self.state.settings)?;
         let max = self.state.settings.max_channels_per_connection;
-        // Prefixes rest for some tips: a miner that opens and closes must not use them all up.
-        let opened = (self.session.next_channel_id - GROUP_CHANNEL_ID - 1) as usize;
+        let opened = self.session.opened_lately(self.now);
         if self.session.channels.len() >= max || opened >= max * OPENS_PER_CHANNEL_MAX {
             return Err(CHANNEL_LIMIT_REACHED);
         }
@@ -264,6 +266,7 @@ impl OpenConnection<'_> {
             .allocate(self.now, channel_id, request, difficulties)
             .ok_or(CHANNEL_LIMIT_REACHED)?;
         self.session.next_channel_id += 1;
+        self.session.opened.1 += 1;
         out.push(Entry::Opened {
             channel: channel.key,
             connection: self.id,

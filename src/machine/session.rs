@@ -25,7 +25,7 @@ use super::opening::{self, OpenRefusal, Parked};
 use super::output::{ConnectionId, Output};
 use super::shard::{PendingAck, ShardState};
 use super::submission::{Judged, Sender, Submission};
-use crate::limits::{CHANNELS_ENDED_KEPT, WIRE_BYTES_PER_TURN};
+use crate::limits::{CHANNELS_ENDED_KEPT, OPENS_SPAN_MILLIS, WIRE_BYTES_PER_TURN};
 use crate::metrics::shard as counter;
 use crate::reason::Reason;
 
@@ -39,9 +39,11 @@ pub struct Session {
     pub channels: Vec<Channel>,
     /// The numbers of its jobs.
     pub numbers: JobNumbers,
-    /// At most [`crate::limits::OPENS_PARKED_MAX`], oldest first.
+    /// Oldest first; counted in the shard's state.
     pub(super) parked: VecDeque<Parked>,
     pub(super) next_channel_id: u32,
+    /// Since when how many channels were opened.
+    pub(super) opened: (Mono, usize),
     /// Setup flags of the miner.
     pub(super) flags: u32,
     /// Whether extension 0x0002 was negotiated.
@@ -72,6 +74,7 @@ impl Session {
             numbers: JobNumbers::default(),
             parked: VecDeque::new(),
             next_channel_id: GROUP_CHANNEL_ID + 1,
+            opened: (now.mono, 0),
             flags,
             has_workers: false,
             ended: VecDeque::new(),
@@ -126,6 +129,14 @@ impl Session {
 
     fn position(&self, channel_id: u32) -> Option<usize> {
         self.channels.binary_search_by_key(&channel_id, |channel| channel.channel_id).ok()
+    }
+
+    /// Channels that were opened in the current span of [`OPENS_SPAN_MILLIS`].
+    pub(super) fn opened_lately(&mut self, now: Now) -> usize {
+        if now.mono >= self.opened.0.plus_millis(OPENS_SPAN_MILLIS) {
+            self.opened = (now.mono, 0);
+        }
+        self.opened.1
     }
 
     fn is_behind(&self, state: &ShardState) -> bool {
@@ -358,7 +369,7 @@ impl OpenConnection<'_> {
                 if next == current {
                     return Ok(());
                 }
-                channel.flood.on_set_target(now);
+                channel.flood.on_update(now);
                 return self.set_difficulty(at, next, out);
             }
         };
@@ -369,23 +380,21 @@ impl OpenConnection<'_> {
 
     /// The miner ends a channel, or with the group's number all of them. No answer is due.
     pub fn on_close(&mut self, channel_id: u32) -> Result<(), TransportError> {
-        let closes =
-            |channel: &Channel| channel_id == GROUP_CHANNEL_ID || channel.channel_id == channel_id;
-        let had_channels = !self.session.channels.is_empty();
-        let channels = std::mem::take(&mut self.session.channels);
-        let (ending, staying): (Vec<_>, Vec<_>) = channels.into_iter().partition(closes);
-        self.session.channels = staying;
-        for channel in ending {
-            let key = self.state.release(&channel);
-            self.state.closed.push_back(key);
-            if self.session.ended.len() == CHANNELS_ENDED_KEPT {
-                self.session.ended.pop_front();
+        if channel_id == GROUP_CHANNEL_ID && !self.session.channels.is_empty() {
+            for channel in std::mem::take(&mut self.session.channels) {
+                self.end_channel(channel);
             }
-            self.session.ended.push_back(channel);
+            (self.session.tallies, self.session.fresh_wanted) = (0, 0);
+        } else if let Some(at) = self.session.position(channel_id) {
+            // One close costs the same however many channels there are.
+            let channel = self.session.channels.remove(at);
+            self.session.tallies -= usize::from(channel.has_tally());
+            self.session.fresh_wanted -= usize::from(channel.wants_fresh_job());
+            self.end_channel(channel);
+        } else {
+            return Ok(());
         }
-        self.session.tallies = self.session.channels.iter().filter(|c| c.has_tally()).count();
-        self.session.count_fresh_wanted();
-        if had_channels && self.session.channels.is_empty() {
+        if self.session.channels.is_empty() {
             self.session.empty_since = self.now.mono;
             self.state.counters.take(counter::OPEN);
             self.state.counters.add(counter::IN_SETUP, 1);
@@ -404,6 +413,16 @@ impl OpenConnection<'_> {
         });
     }
 
+    fn end_channel(&mut self, mut channel: Channel) {
+        let key = self.state.release(&channel);
+        self.state.closed.push_back(key);
+        if self.session.ended.len() == CHANNELS_ENDED_KEPT {
+            self.session.ended.pop_front();
+        }
+        channel.forget_shares();
+        self.session.ended.push_back(channel);
+    }
+
     /// Count something that was refused and ends nothing.
     pub fn count_refusal(&mut self, reason: Reason) {
         self.state.counters.add(counter::REFUSALS + reason as usize, 1);
@@ -412,24 +431,22 @@ impl OpenConnection<'_> {
     /// Give every channel the newest work and tell what is safe, within one turn's bytes. Returns
     /// whether a new tip was given.
     pub fn catch_up(&mut self, out: &mut Output) -> Result<bool, TransportError> {
-        while self.state.board.current().is_some()
-            && out.wire.len() < WIRE_BYTES_PER_TURN
-            && out.has_credit()
-        {
-            let Some(parked) = self.session.parked.pop_front() else { break };
-            self.on_unparked(&parked, out)?;
-        }
-        if !self.session.has_news(self.state) {
-            return Ok(false);
-        }
-        if self.session.is_look_due {
-            self.look_at_all(out)?;
-        }
         let switched = self.session.is_behind(self.state) && self.give_work(out)?;
         if self.session.may_have_fresh_jobs(self.state) {
             self.give_fresh_jobs(out)?;
         }
         self.flush(out)?;
+        while self.state.board.current().is_some()
+            && out.wire.len() < WIRE_BYTES_PER_TURN
+            && out.has_credit()
+        {
+            let Some(parked) = self.session.parked.pop_front() else { break };
+            self.state.parked -= 1;
+            self.on_unparked(&parked, out)?;
+        }
+        if self.session.is_look_due {
+            self.look_at_all(out)?;
+        }
         Ok(switched)
     }
 
@@ -451,12 +468,20 @@ impl OpenConnection<'_> {
     fn give_work(&mut self, out: &mut Output) -> Result<bool, TransportError> {
         let Some(posted) = self.state.board.current() else { return Ok(false) };
         let generation = posted.generation;
-        let job_id = self.session.numbers.job_id(generation);
-        let is_grouped = self.session.flags & REQUIRES_STANDARD_JOBS == 0
-            && self.session.channels.len() > 1
-            && self.session.channels.iter().all(|channel| channel.is_behind(posted));
+        let oldest = self.state.board.oldest().unwrap_or(0);
+        let Session { channels, numbers, flags, .. } = &mut *self.session;
+        let job_id = numbers.job_id(generation);
+        let behind = channels.iter().filter(|channel| channel.is_behind(posted)).count();
+        let group_job_id = if *flags & REQUIRES_STANDARD_JOBS != 0 || behind < 2 {
+            None
+        } else if behind == channels.len() {
+            Some(job_id)
+        } else {
+            // Some have it, under a number that the group cannot be given again.
+            numbers.renumber(generation, oldest)
+        };
         let mut switched = false;
-        if is_grouped {
+        if let Some(job_id) = group_job_id {
             switched = self.give_group_job(job_id, out)?;
         } else {
             for channel in &mut self.session.channels {
@@ -481,7 +506,11 @@ impl OpenConnection<'_> {
         let Some(posted) = self.state.board.current() else { return Ok(false) };
         let is_new_tip = !self.session.channels.iter().all(|channel| channel.is_on_tip(posted));
         let is_rolled = self.state.settings.version_mask != 0;
-        let job = extended_job(posted, GROUP_CHANNEL_ID, job_id, is_new_tip, is_rolled);
+        let begins =
+            self.session.channels.iter().map(|channel| channel.begins_at(posted, self.now));
+        let ntime = begins.max().unwrap_or(posted.ntime);
+        let min_ntime = (!is_new_tip).then_some(ntime);
+        let job = extended_job(posted, GROUP_CHANNEL_ID, job_id, min_ntime, is_rolled);
         self.transport.seal(&job, &mut out.wire)?;
         if is_new_tip {
             self.transport.seal(&new_tip(posted, GROUP_CHANNEL_ID, job_id), &mut out.wire)?;
@@ -489,7 +518,7 @@ impl OpenConnection<'_> {
         self.state.counters.add(counter::JOBS_SENT, 1);
         self.state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));
         for channel in &mut self.session.channels {
-            channel.on_given(self.state, self.now, job_id);
+            channel.on_given(self.state, self.now, job_id, ntime);
         }
         Ok(is_new_tip)
     }
@@ -499,13 +528,20 @@ impl OpenConnection<'_> {
     fn give_fresh_jobs(&mut self, out: &mut Output) -> Result<(), TransportError> {
         let Some(posted) = self.state.board.current() else { return Ok(()) };
         let oldest = self.state.board.oldest().unwrap_or(0);
-        let is_all = self.session.channels.iter().all(|channel| !channel.is_behind(posted));
+        let Session { channels, numbers, .. } = &mut *self.session;
+        let is_all = channels.iter().all(|channel| !channel.is_behind(posted));
         // Who still lacks the newest job gets it with the next bytes, and needs no other.
         if !is_all || out.wire.len() >= WIRE_BYTES_PER_TURN {
             return Ok(());
         }
-        let Some(job_id) = self.session.numbers.renumber(posted.generation, oldest) else {
-            return Ok(());
+        // A number that none of them was given will do; numbers are few.
+        let newest = numbers.job_id(posted.generation);
+        let mut wanting = channels.iter().filter(|channel| channel.wants_fresh_job());
+        let job_id = if wanting.all(|channel| channel.given_job < newest) {
+            newest
+        } else {
+            let Some(job_id) = numbers.renumber(posted.generation, oldest) else { return Ok(()) };
+            job_id
         };
         for channel in &mut self.session.channels {
             if out.wire.len() >= WIRE_BYTES_PER_TURN {

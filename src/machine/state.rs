@@ -98,6 +98,8 @@ pub struct ShardState {
     pub(super) strangers: Throttle,
     /// The counters.
     pub counters: Counters<{ counter::CELLS }>,
+    /// Requests for a channel that wait, of all connections.
+    pub parked: usize,
     /// Channels that ended and of which the forwarder does not know it.
     pub closed: VecDeque<ChannelKey>,
     prefixes: PrefixAllocator,
@@ -135,6 +137,7 @@ impl ShardState {
             strangers: Throttle::new(),
             counters: Counters::default(),
             closed: VecDeque::new(),
+            parked: 0,
             prefixes: PrefixAllocator::new(settings.instance_id, settings.epoch, settings.shard),
             sequence: 0,
             next_channel: 0,
@@ -231,7 +234,12 @@ impl ShardState {
 
     /// A channel ended: its prefix rests, its name is to be forgotten.
     pub fn release(&mut self, channel: &Channel) -> ChannelKey {
-        self.prefixes.free(channel.prefix, self.board.tip_number());
+        if channel.seen.is_empty() {
+            // Nothing was credited under it, so nothing can be credited twice.
+            self.prefixes.give_back(channel.prefix);
+        } else {
+            self.prefixes.free(channel.prefix, self.board.tip_number());
+        }
         self.counters.take(counter::CHANNELS);
         if channel.is_extended() {
             self.counters.take(counter::CHANNELS_EXTENDED);

@@ -160,17 +160,24 @@ impl Channel {
         if posted.tip_number != state.board.tip_number() {
             return Err(Reason::StalePrevhash);
         }
-        let (difficulty, target) = self.difficulty_for(submit.job_id);
-        judge(claim, hash, &terms(posted, now, target, state))?;
+        let (difficulty, target) = self.targets.of_share(submit.job_id, posted.work, submit.ntime);
+        let earliest = self.targets.earliest(submit.job_id, posted.work);
+        judge(claim, hash, &terms(posted, now, earliest, target, state))?;
         if !out.has_credit() || state.acks_free() == 0 {
             // A repetition is told so even now; anything else may be sent again later.
-            let seen = self.seen.contains(hash);
-            return Err(if seen { Reason::DuplicateNonce } else { Reason::UpstreamUnavailable });
+            if self.seen.contains(hash) {
+                return Err(Reason::DuplicateNonce);
+            }
+            self.vardiff.on_accepted(difficulty.work());
+            return Err(Reason::UpstreamUnavailable);
         }
         match self.seen.insert(hash, &state.tips) {
             Insert::New => (),
             Insert::Duplicate => return Err(Reason::DuplicateNonce),
-            Insert::Full => return Err(Reason::DedupCapacityExceeded),
+            Insert::Full => {
+                self.vardiff.on_accepted(difficulty.work());
+                return Err(Reason::DedupCapacityExceeded);
+            }
         }
         let record = self.record(posted, now, submit, *hash, difficulty);
         Ok(ShareRecord { hold: state.board.hold, ..record })
@@ -203,7 +210,8 @@ impl Channel {
         if !found.is_of_kind || self.seen.contains(&found.hash) {
             return Aim::Missed;
         }
-        Aim::of(&found.hash, &self.difficulty_for(job_id).1, &self.newest_target())
+        let (_, own) = self.targets.of_share(job_id, found.posted.work, found.claim.ntime);
+        Aim::of(&found.hash, &own, &self.targets.newest().1)
     }
 
     /// A late share of an ended channel: nothing but the block in it counts (D17).
@@ -326,7 +334,7 @@ impl Channel {
     }
 }
 
-fn terms(posted: &Posted, now: Now, target: Target, state: &ShardState) -> Terms {
+fn terms(posted: &Posted, now: Now, earliest: u32, target: Target, state: &ShardState) -> Terms {
     let elapsed = now.mono.micros_since(posted.posted_at.mono) / 1_000_000;
     let elapsed = u32::try_from(elapsed).unwrap_or(u32::MAX);
     let template = &posted.job.template;
@@ -334,7 +342,7 @@ fn terms(posted: &Posted, now: Now, target: Target, state: &ShardState) -> Terms
     Terms {
         version: template.version,
         version_mask: state.settings.version_mask,
-        ntime_min: posted.ntime,
+        ntime_min: posted.ntime.max(earliest),
         ntime_max: template.max_ntime.map_or(latest, |most| latest.min(most)),
         target,
     }

@@ -260,6 +260,9 @@ fn s45_a_prefix_rests_after_its_channel() {
     let mut house = House::with(gateway_settings(64));
     let mut peer = house.set_up(0);
     let first = house.open_standard(&mut peer);
+    peer.types();
+    let share = house.good(&first, 1);
+    assert_eq!(house.submit(&mut peer, &share), Ok(()), "something is credited under it");
     house.say(&mut peer, &CloseChannel { channel_id: first.channel_id, reason_code: b"" });
     for tip in 2..=8 {
         house.publish(job(tip, tip as u8));

@@ -394,3 +394,67 @@ fn s61_s87_no_jobs_for_custom_work() {
     });
     assert_eq!(peer.closed, None);
 }
+
+/// Goal: the smallest time of jobs on one tip never goes back, whatever the clocks of their sources
+/// say: clients of the reference library leave over it.
+/// Method: a template whose time is a minute earlier, and one on a new tip.
+#[test]
+fn times_on_one_tip_never_go_back() {
+    let mut house = House::new();
+    let mut peer = house.set_up(0);
+    house.open_extended(&mut peer, 4);
+    peer.types();
+    let at = |id: u64, tip: u8, cur_time: u32| {
+        let mut job = (*job(id, tip)).clone();
+        let mut template = (*job.template).clone();
+        (template.cur_time, template.coinbase_value) = (cur_time, 1_000 + id);
+        job.template = Arc::new(template);
+        Arc::new(job)
+    };
+    house.publish(at(2, 1, UNIX_SECONDS - 60));
+    house.listen(&mut peer);
+    let time = |message: &ToMiner<'_>| match message {
+        ToMiner::NewExtendedMiningJob(job) => job.min_ntime,
+        ToMiner::SetNewPrevHash(tip) => Some(tip.min_ntime),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(peer.next(time), Some(UNIX_SECONDS));
+    house.publish(at(3, 2, UNIX_SECONDS - 60));
+    house.listen(&mut peer);
+    assert_eq!(peer.next(time), None);
+    assert_eq!(peer.next(time), Some(UNIX_SECONDS - 60));
+}
+
+/// Goal: a member of a group that already has the newest job does not make the others wait: they
+/// get it together, under a number that nobody was given.
+#[test]
+fn a_channel_that_is_ahead_costs_its_group_nothing() {
+    let mut house = House::new();
+    let mut peer = house.set_up(0);
+    for _ in 0..3 {
+        house.open_extended(&mut peer, 4);
+        peer.types();
+    }
+    house.stall(&peer);
+    house.publish(job(2, 2));
+    // The next open is answered with the newest job before the others have heard of it.
+    let open = peer.seal(&crate::plain::open_extended(9, 4));
+    house.deliver(&mut peer, &open);
+    house.unstall(&mut peer);
+    let jobs: Vec<(u8, u32)> = heard_of_jobs(&mut peer);
+    let to_group = jobs.iter().filter(|(_, channel_id)| *channel_id == 1).count();
+    assert!(to_group >= 1 && jobs.len() <= 5, "{jobs:?}");
+}
+
+/// Type and channel of each job and tip among what was heard.
+fn heard_of_jobs(peer: &mut Peer) -> Vec<(u8, u32)> {
+    let mut all = Vec::new();
+    while !peer.heard.is_empty() {
+        all.extend(peer.next(|message| match message {
+            ToMiner::NewExtendedMiningJob(job) => Some((0x1f, job.channel_id)),
+            ToMiner::SetNewPrevHash(tip) => Some((0x20, tip.channel_id)),
+            _ => None,
+        }));
+    }
+    all
+}

@@ -43,6 +43,8 @@ fn s69_a_header_counts_once() {
         house.say(peer, &easier);
         assert_eq!(peer.types().len(), 2, "a target and a fresh job");
         share.job_id = 2;
+        assert_eq!(house.submit(peer, &share), Err("invalid-share".into()), "before its time");
+        share.job_id = 1;
         assert_eq!(house.submit(peer, &share), Err("duplicate-share".into()));
         assert_eq!(house.refused_shares(Reason::DuplicateNonce), 5);
         assert_eq!(house.shares.len(), 1);

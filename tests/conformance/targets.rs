@@ -80,14 +80,22 @@ fn s62_a_share_is_judged_by_its_jobs_target() {
             assert_eq!(house.submit(&mut peer, &in_flight), Ok(()), "the easier of both");
             assert_eq!(credit(&house).target(), easy);
             let mut behind = between(&house, 2);
-            behind.claim.nonce += 1;
+            behind.claim.ntime += 1;
             behind.mine(&channel, |hash, _| easy.is_met_by(hash) && !hard.is_met_by(hash));
             let expected =
                 if announced == easy { Ok(()) } else { Err("difficulty-too-low".to_owned()) };
             assert_eq!(house.submit(&mut peer, &behind), expected, "the new target alone");
+            let mut claimed = behind.clone();
+            claimed.job_id = 1;
+            let repeated = expected.and(Err("duplicate-share".to_owned()));
+            assert_eq!(house.submit(&mut peer, &claimed), repeated, "the number is no choice");
             house.publish(job(2, 1));
             house.listen(&mut peer);
-            let good = house.grind(&channel, 3, |hash, _| hard.is_met_by(hash));
+            let mut good = house.grind(&channel, 3, |hash, _| hard.is_met_by(hash));
+            // The same work once more, whose headers began a second later.
+            good.claim.ntime += 1;
+            good.claim.version ^= 1 << 20;
+            good.mine(&channel, |hash, _| hard.is_met_by(hash));
             assert_eq!(house.submit(&mut peer, &good), Ok(()));
             assert_eq!(credit(&house).target(), announced);
         }
@@ -192,9 +200,12 @@ fn s65_a_job_follows_each_target() {
             let fresh = fresh_job(&mut peer, &channel);
             assert_eq!(fresh, newest + 1);
             // One miner takes the target at once on the job before, one with the next job.
-            for (job_id, reading) in [(newest, target), (newest, announced), (fresh, announced)] {
+            let readings =
+                [(newest, target, 0, 0), (newest, announced, 0, 1), (fresh, announced, 1, 0)];
+            for (job_id, reading, second, bit) in readings {
                 let mut share = house.grind(&channel, job_id, |hash, _| reading.is_met_by(hash));
-                share.claim.ntime += job_id + u32::from(reading == announced);
+                share.claim.ntime += second;
+                share.claim.version ^= bit << 20;
                 share.mine(&channel, |hash, _| reading.is_met_by(hash));
                 assert_eq!(house.submit(&mut peer, &share), Ok(()), "round {round}");
             }
@@ -305,10 +316,10 @@ fn s62_s65_several_targets_on_one_tip() {
             let target = new_target(&mut peer, channel);
             given.push((fresh_job(&mut peer, channel), target));
         }
-        for (job_id, target) in given {
+        for ((job_id, target), second) in given.into_iter().zip(0..) {
             let mut share = house.grind(channel, job_id, |hash, _| target.is_met_by(hash));
-            // Another header for each job, all of which are the same work.
-            share.claim.ntime += job_id;
+            // The same work, and each job begins a second later.
+            share.claim.ntime += second;
             share.mine(channel, |hash, _| target.is_met_by(hash));
             assert_eq!(house.submit(&mut peer, &share), Ok(()), "job {job_id}");
             assert_eq!(credit(&house).target(), target);

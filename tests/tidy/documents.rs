@@ -148,7 +148,8 @@ type Family = (String, String, String);
 fn exposed() -> BTreeSet<Family> {
     let blocks =
         Blocks { shards: vec![Arc::default()], control: Arc::default(), forwarder: Arc::default() };
-    let families = Exposition::new(Arc::new(blocks), "inline").collect();
+    let exposition = Exposition::new(Arc::new(blocks), "inline", Default::default());
+    let families = exposition.collect();
     let family = |family: prometheus::proto::MetricFamily| {
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();
         let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());

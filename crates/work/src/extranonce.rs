@@ -42,18 +42,29 @@ pub struct PrefixAllocator {
     live: u32,
     /// Freed counters with the tip number at which they were freed, oldest first.
     resting: VecDeque<(u64, u32)>,
+    /// Freed counters that need no rest.
+    unused: Vec<u32>,
 }
 
 impl PrefixAllocator {
     /// All prefixes of `shard` in this `epoch` of this `instance`.
     pub fn new(instance: u16, epoch: u16, shard: u8) -> PrefixAllocator {
-        PrefixAllocator { instance, epoch, shard, next: 0, live: 0, resting: VecDeque::new() }
+        PrefixAllocator {
+            instance,
+            epoch,
+            shard,
+            next: 0,
+            live: 0,
+            resting: VecDeque::new(),
+            unused: Vec::new(),
+        }
     }
 
     /// A prefix that no live channel holds, or `None` if all are held or resting. `tip_number`
     /// counts the tips this shard has seen.
     pub fn allocate(&mut self, tip_number: u64) -> Option<ExtranoncePrefix> {
         let counter = match self.resting.front() {
+            _ if !self.unused.is_empty() => self.unused.pop()?,
             Some((freed_at, counter)) if freed_at + PREFIX_REST_TIPS <= tip_number => {
                 let counter = *counter;
                 self.resting.pop_front();
@@ -74,6 +85,13 @@ impl PrefixAllocator {
         let counter = u32::from_be_bytes([0, prefix[5], prefix[6], prefix[7]]);
         self.live = self.live.saturating_sub(1);
         self.resting.push_back((tip_number, counter));
+    }
+
+    /// Take back a prefix under which nothing was credited: it need not rest.
+    pub fn give_back(&mut self, prefix: ExtranoncePrefix) {
+        let counter = u32::from_be_bytes([0, prefix[5], prefix[6], prefix[7]]);
+        self.live = self.live.saturating_sub(1);
+        self.unused.push(counter);
     }
 
     /// Prefixes held by channels now.
