@@ -244,7 +244,10 @@ impl Checker {
         let is_ruled = found.is_some_and(|known| {
             known.ruling == Some(Decision::Accept) && known.generation == self.generation
         });
-        let is_refused = found.is_some_and(|known| known.ruling == Some(Decision::Reject));
+        // A process knows nothing of what was ruled before its start.
+        let is_refused = found.is_some_and(|known| {
+            known.ruling == Some(Decision::Reject) && known.generation == self.generation
+        });
         let propose = match found {
             Some(known) => Arc::clone(&known.propose),
             None => Arc::new(shown(job)),
