@@ -17,7 +17,7 @@ installed() {
     [[ -x "$cache/$1/bin/$1" ]] && grep -qs "\"$2 $3 " "$cache/$1/.crates.toml"
 }
 
-# reference_program NAME CRATE VERSION [flags of cargo install]: builds it if need be, prints its path.
+# reference_program NAME CRATE VERSION [flags of cargo install]: builds it once, prints its path.
 reference_program() {
     local name=$1 crate=$2 version=$3
     if ! installed "$name" "$crate" "$version"; then

@@ -219,7 +219,10 @@ impl Driver {
             }
             FeedEvent::Template(template) => self.control.on_template(now, template),
             FeedEvent::NodeLost { since_millis } => {
-                warn!(since_millis, "the template source has lost its node");
+                // The source says so with every heartbeat.
+                if self.control.is_source_up() {
+                    warn!(since_millis, "the template source has lost its node");
+                }
                 self.control.on_source(now, false);
             }
             FeedEvent::Disconnected { reason } => {

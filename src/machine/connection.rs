@@ -40,7 +40,7 @@ const SUPPORTED_FLAGS: u32 =
 enum Phase {
     Handshake,
     Setup(Transport),
-    Open(Transport, Session),
+    Open(Transport, Box<Session>),
 }
 
 /// One miner's connection.
@@ -520,7 +520,7 @@ impl Connection {
         let flags = version | if selects { REQUIRES_EXTENDED_CHANNELS } else { 0 };
         let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags };
         let sealed = transport.seal(&success, &mut out.wire);
-        self.phase = Phase::Open(transport, Session::new(now, setup.flags));
+        self.phase = Phase::Open(transport, Box::new(Session::new(now, setup.flags)));
         sealed.map_err(|error| close_for(error).into())
     }
 
