@@ -69,11 +69,8 @@ pub const WORKER_ID_BYTES_MAX: usize = 32;
 /// Bytes of the extranonce that a miner may roll.
 pub const ROLLED_BYTES_MAX: usize = 16;
 
-/// Target changes that a channel remembers beside its current target.
+/// Targets that a channel remembers, its current one among them.
 pub const TARGETS_PER_CHANNEL: usize = 4;
-
-/// Channels of one connection.
-pub const CHANNELS_PER_CONNECTION_MAX: usize = 1_024;
 
 /// Channels that one connection may open in a span, in multiples of those it may have at once: a
 /// proxy opens one whenever a device comes back.

@@ -227,24 +227,33 @@ impl OpenConnection<'_> {
                     }
                 }
             }
-            Err(_) if !self.session.flood.take(self.now.mono, &self.state.share_limits) => {
-                let limits = &self.state.share_limits;
-                let excess = self.session.flood.on_excess(self.now.mono, Aim::Missed, limits);
-                if excess == Excess::Close {
-                    self.session.ending = Some(Reason::ShareRateExceeded);
-                }
-                Reason::ShareRateExceeded
-            }
-            Err(_) if channel_id == GROUP_CHANNEL_ID => Reason::SubscriberRoleViolation,
-            Err(_) if self.session.was_given(channel_id) => {
+            Err(_) => {
                 if let Some(ended) = self.session.ended(channel_id) {
                     ended.look_for_block(self.state, &self.session.numbers, submit, out);
                 }
-                Reason::ChannelNotOpen
+                self.no_channel(channel_id)
             }
-            Err(_) => Reason::UnknownChannelId,
         };
         self.reject(channel_id, submit.sequence_number, reason, out)
+    }
+
+    /// Why a share for no open channel is refused.
+    fn no_channel(&mut self, channel_id: u32) -> Reason {
+        let limits = &self.state.share_limits;
+        if !self.session.flood.take(self.now.mono, limits) {
+            let excess = self.session.flood.on_excess(self.now.mono, Aim::Missed, limits);
+            if excess == Excess::Close {
+                self.session.ending = Some(Reason::ShareRateExceeded);
+            }
+            return Reason::ShareRateExceeded;
+        }
+        if channel_id == GROUP_CHANNEL_ID {
+            Reason::SubscriberRoleViolation
+        } else if self.session.was_given(channel_id) {
+            Reason::ChannelNotOpen
+        } else {
+            Reason::UnknownChannelId
+        }
     }
 
     /// Look whether a channel's shares come as often as they should.

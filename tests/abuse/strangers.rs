@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use gateway::limits::OPENS_PARKED_MAX;
 use rustix::process::{Pid, Signal, kill_process};
 use sv2::message::common::SetupConnection;
 use sv2::message::mining::SubmitSharesStandard;
@@ -224,13 +223,15 @@ fn tip_of(client: &Client, channel_id: u32) -> work::BlockHash {
 /// everything after it; more requests than a connection may have waiting are refused.
 pub fn connects_in_a_hold(stack: &Stack, paused: Paused) {
     const CLIENTS: usize = 20;
+    /// The default of `mining.max_channels_per_connection`.
+    const CHANNELS_PER_CONNECTION_MAX: usize = 1_024;
     stack.demo_block();
     wait_until("the hold", PATIENCE, || stack.gateway.metric("prevhash_hold_active") == 1.0);
     let opened = stack.gateway.metric("channels{kind=\"standard\"}");
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| stack.client()).collect();
     clients.iter_mut().for_each(|client| client.ask_to_open("early", 20));
     let mut greedy = stack.client();
-    for number in 0..OPENS_PARKED_MAX + 3 {
+    for number in 0..CHANNELS_PER_CONNECTION_MAX + 3 {
         greedy.ask_to_open(&format!("greedy.{number}"), 20);
     }
     for _ in 0..3 {
@@ -246,7 +247,9 @@ pub fn connects_in_a_hold(stack: &Stack, paused: Paused) {
     assert_eq!(stack.gateway.metric("channels{kind=\"standard\"}"), opened);
 
     drop(paused);
-    greedy.wait_until("all that waited", |client| client.channels.len() == OPENS_PARKED_MAX);
+    greedy.wait_until("all that waited", |client| {
+        client.channels.len() == CHANNELS_PER_CONNECTION_MAX
+    });
     let mut tips = Vec::new();
     for client in clients.iter_mut().chain([&mut greedy]) {
         let has_work = |client: &Client| {

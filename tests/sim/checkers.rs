@@ -1,24 +1,26 @@
 //! The checkers: they stand outside, see everything that passes between machines, peers and net,
 //! and know none of the machines' insides. Each names the rule that was broken.
 //!
-//! Work and verdicts are here, shares in `ledger.rs`, the slow judgement of one share in
-//! `verdicts.rs`.
+//! Work and verdicts are here, what miners were given in `given.rs`, shares in `ledger.rs`, the
+//! slow judgement of one share in `verdicts.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use gateway::limits::{STASH_BYTES_MAX, WIRE_WAITING_MAX};
 use gateway::machine::board::BoardUpdate;
 use gateway::machine::output::ChannelKey;
 use gateway::reason::{Close, CloseCause, Reason};
-use loadgen::miner::{MinerError, MinerEvent};
+use loadgen::miner::MinerError;
 use work::contract::bytes::HexBytes;
 use work::contract::verifier::{ProposeReason, ProposedCoinbase, TemplatePropose, Totals};
 use work::{BlockHash, Decision, Job, Now, TemplateId, Verdict};
 
+use crate::given::{ChannelSide, Sealed};
 use crate::ledger::Ledger;
-use crate::reference;
-use crate::verdicts::{GivenJob, Submitted};
+use crate::reference::Bucket;
+use crate::verdicts::Submitted;
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +53,8 @@ pub enum Rule {
     C14Reference,
     /// A core that has nothing to do rests (I15).
     C15Rest,
+    /// Only who has the right secret mines, and whoever has it does.
+    C16Admission,
 }
 
 /// Names a connection of this world; never used again.
@@ -93,10 +97,29 @@ struct PrefixUse {
 /// Tips for which a freed prefix rests.
 const PREFIX_REST_TIPS: u64 = 8;
 
-/// An open channel.
+/// A channel as its shard opened it.
 pub struct ChannelView {
     is_closed: bool,
+    /// What of its extranonce its miner does not roll.
     pub extranonce: Vec<u8>,
+    pub wire: Wire,
+    /// Its number on the connection.
+    pub channel_id: u32,
+}
+
+/// What this world's gateway was told about channels.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of the whole extranonce.
+    pub extranonce_bytes: usize,
+    /// The easiest difficulty is `2^-this`.
+    pub floor_bits: u32,
+    /// Goal of a channel, shares a minute.
+    pub pace: u64,
+    /// Workers that one channel tells apart.
+    pub workers_max: usize,
+    /// Inserts that a channel surely has room for between two jobs.
+    pub seen_room: usize,
 }
 
 /// One connection as seen from both its ends.
@@ -105,24 +128,44 @@ pub struct WireView {
     pub shard: usize,
     /// Whether a well-behaved miner is at the other end, whose shares are followed one by one.
     pub is_tracked: bool,
-    /// Jobs that were sealed for it, in order: publication, tip number there, when.
-    sealed: VecDeque<(usize, u64, Now)>,
-    last_publication: Option<usize>,
-    pub jobs: BTreeMap<u32, GivenJob>,
-    futures: BTreeSet<u32>,
-    pub newest_job: Option<u32>,
-    pub channel_id: u32,
-    pub extranonce: Vec<u8>,
-    pub target: [u8; 32],
+    /// The name that its channels are credited to.
+    pub name: String,
+    /// Whether its secret is the right one.
+    pub may_mine: bool,
+    /// Whether it sent shares that no good miner sends.
+    pub is_rude: bool,
+    /// Number of the first share of each of its channels.
+    pub first_sequence: u32,
+    /// Whether names of workers were agreed on.
+    pub names_workers: bool,
+    /// Jobs that were sealed for it, in order.
+    pub sealed: VecDeque<Sealed>,
+    /// The numbers of its jobs, with their publications.
+    pub job_numbers: BTreeMap<u32, usize>,
+    /// By number on the connection.
+    pub channels: BTreeMap<u32, ChannelSide>,
+    /// Channels that its miner closed, in order.
+    pub closed: Vec<u32>,
+    /// SetTargets that were sealed for it, and those that its miner heard.
+    pub targets_sealed: u64,
+    pub targets_heard: u64,
+    /// Jobs that a new target may have been the reason for.
+    pub fresh_jobs: usize,
+    /// Shares for no channel that it may still send.
+    pub bucket: Bucket,
     /// Shares that it sent and the shard has not judged.
     pub submitted: VecDeque<Submitted>,
-    /// Hashes that were accepted from it, and how many since the last job.
-    pub credited: BTreeSet<[u8; 32]>,
-    pub credited_since_job: usize,
     /// Bytes of its stream that the shard was given.
     pub delivered: u64,
     /// Offset in its stream from which bytes are not what the miner sealed.
     pub broken_at: Option<u64>,
+}
+
+impl WireView {
+    /// SetTargets that are on their way, as far as is known.
+    pub fn targets_unheard(&self) -> u64 {
+        self.targets_sealed.saturating_sub(self.targets_heard)
+    }
 }
 
 /// All checkers of one world.
@@ -137,14 +180,11 @@ pub struct Checker {
     pub ledger: Ledger,
     prefixes: BTreeMap<Vec<u8>, PrefixUse>,
     ciphertexts: BTreeSet<[u8; 16]>,
-    /// Inserts that a channel surely has room for between two jobs.
-    pub seen_room: usize,
-    /// The easiest difficulty is `2^-this`.
-    share_bits: u32,
+    pub bounds: Bounds,
 }
 
 impl Checker {
-    pub fn new(seen_room: usize, share_bits: u32) -> Checker {
+    pub fn new(bounds: Bounds) -> Checker {
         Checker {
             violations: Vec::new(),
             generation: 0,
@@ -156,8 +196,7 @@ impl Checker {
             ledger: Ledger::default(),
             prefixes: BTreeMap::new(),
             ciphertexts: BTreeSet::new(),
-            seen_room,
-            share_bits,
+            bounds,
         }
     }
 
@@ -174,8 +213,7 @@ impl Checker {
     }
 
     /// The view of a connection that is in a shard's table.
-    pub fn on_admitted(&mut self, wire: Wire, shard: usize, is_tracked: bool) {
-        let view = WireView { shard, is_tracked, ..WireView::default() };
+    pub fn on_admitted(&mut self, wire: Wire, view: WireView) {
         self.wires.insert(wire, view);
     }
 
@@ -297,28 +335,31 @@ impl Checker {
         }
     }
 
-    /// A shard sealed `jobs` jobs for a connection: the newest of its board.
-    pub fn on_sealed_jobs(&mut self, now: Now, wire: Wire, jobs: u64) {
+    /// A shard sealed frames for a connection: jobs, the newest of its board, and targets.
+    pub fn on_sealed(&mut self, now: Now, wire: Wire, jobs: u64, targets: u64) {
+        if let Some(view) = self.wires.get_mut(&wire) {
+            view.targets_sealed += targets;
+        }
         let Some(view) = self.wires.get_mut(&wire).filter(|_| jobs > 0) else { return };
         let newest = self.boards[view.shard].taken.last().copied();
         let Some((publication, tip_number, _)) = newest else {
             return self.fail(Rule::C1Verdict, format!("wire {wire} has a job before any work"));
         };
-        for _ in 0..jobs {
-            view.credited_since_job = 0;
-            view.sealed.push_back((publication, tip_number, now));
-        }
+        let sealed = Sealed { publication, tip_number, at: now };
+        view.sealed.extend((0..jobs).map(|_| sealed));
         let is_held = self.boards[view.shard].is_held;
         self.hold(!is_held, Rule::C3Order, || {
             format!("wire {wire} is given work of an old tip while a newer one is known")
         });
     }
 
-    /// A channel was opened.
-    pub fn on_opened(&mut self, wire: Wire, key: ChannelKey, extranonce: &[u8]) {
+    /// A channel was opened. Its part of the extranonce is nobody else's: no prefix begins with
+    /// another.
+    pub fn on_opened(&mut self, wire: Wire, key: ChannelKey, channel_id: u32, extranonce: &[u8]) {
         let (generation, shard) = (self.generation, self.wires[&wire].shard);
         let tip_number = self.boards[shard].tip_number;
-        if let Some(used) = self.prefixes.get(extranonce) {
+        for other in self.overlapping(extranonce) {
+            let used = &self.prefixes[&other];
             let rests = used.freed_at_tip.map(|freed| match used.is_spent {
                 true => tip_number.saturating_sub(freed),
                 false => PREFIX_REST_TIPS,
@@ -329,11 +370,22 @@ impl Checker {
             self.hold(is_free, Rule::C2Prefix, || {
                 format!("wire {wire} has the prefix {extranonce:02x?} of another channel")
             });
+            self.prefixes.remove(&other);
         }
         let used = PrefixUse { generation, shard, freed_at_tip: None, is_spent: false };
         self.prefixes.insert(extranonce.to_vec(), used);
-        let channel = ChannelView { extranonce: extranonce.to_vec(), is_closed: false };
+        let extranonce = extranonce.to_vec();
+        let channel = ChannelView { extranonce, is_closed: false, wire, channel_id };
         self.channels.insert((generation, key), channel);
+    }
+
+    /// Prefixes in use, or at rest, that begin with this one, or that it begins with.
+    fn overlapping(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let shorter = (1..prefix.len()).map(|length| &prefix[..length]);
+        let shorter = shorter.filter(|part| self.prefixes.contains_key(*part)).map(<[u8]>::to_vec);
+        let longer = self.prefixes.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let longer = longer.map(|(other, _)| other.clone());
+        shorter.chain(longer.take_while(|other| other.starts_with(prefix))).collect()
     }
 
     /// A share was accepted on a channel.
@@ -357,14 +409,17 @@ impl Checker {
     /// A connection ended; its shard says why. `was_faulty`: net or miner gave cause.
     pub fn on_end(&mut self, wire: Wire, close: Close, was_faulty: bool) {
         self.check_unread(wire);
-        let is_tracked = self.wires.remove(&wire).is_some_and(|view| view.is_tracked);
+        let view = self.wires.remove(&wire);
+        let is_tracked = view.as_ref().is_some_and(|view| view.is_tracked);
+        let is_flood = close == Close::Reason(Reason::ShareRateExceeded)
+            && view.is_some_and(|view| view.is_rude);
         let is_fine = matches!(
             close,
             Close::Cause(CloseCause::PeerGone | CloseCause::Idle | CloseCause::NoChannel)
                 | Close::Cause(CloseCause::Drain)
                 | Close::Reason(Reason::HandshakeTimeout | Reason::PrevhashSwitchTimeout)
         );
-        self.hold(!is_tracked || was_faulty || is_fine, Rule::C9Close, || {
+        self.hold(!is_tracked || was_faulty || is_fine || is_flood, Rule::C9Close, || {
             format!("wire {wire} of an honest miner is closed: {}", close.code())
         });
     }
@@ -388,6 +443,13 @@ impl Checker {
 
     /// A miner gave up. What breaks the protocol is our fault, unless its stream was broken.
     pub fn on_miner_error(&mut self, wire: Wire, error: &MinerError) {
+        if let MinerError::OpenRefused { code } = error {
+            let may_mine = self.wires.get(&wire).is_some_and(|view| view.may_mine);
+            let is_unknown = code.as_str() == Reason::InvalidCredentials.error_code();
+            self.hold(!(may_mine && is_unknown), Rule::C16Admission, || {
+                format!("wire {wire}: a miner with the right secret is told {code}")
+            });
+        }
         let is_violation = error.is_violation() || matches!(error, MinerError::Handshake(_));
         let rule = match error {
             MinerError::Transport(_) | MinerError::Handshake(_) => Rule::C11Cipher,
@@ -397,90 +459,6 @@ impl Checker {
             _ => Rule::C3Order,
         };
         self.hold(!is_violation, rule, || format!("wire {wire}: the miner says: {error}"));
-    }
-
-    /// Something happened to a miner.
-    pub fn on_event(&mut self, wire: Wire, event: &MinerEvent) {
-        match event {
-            MinerEvent::Opened { channel_id, extranonce_prefix, target } => {
-                let Some(view) = self.wires.get_mut(&wire) else { return };
-                view.channel_id = *channel_id;
-                view.extranonce = extranonce_prefix.to_vec();
-                view.target = target.to_le_bytes();
-                let easiest = reference::share_target(self.share_bits);
-                let is_hard_enough = reference::is_at_most(&view.target, &easiest);
-                self.hold(is_hard_enough, Rule::C14Reference, || {
-                    format!("wire {wire} is given the target {target}, too easy")
-                });
-            }
-            MinerEvent::JobReceived { job_id, version, merkle_root, min_ntime, .. } => {
-                self.on_job(wire, *job_id, *version, merkle_root.0, *min_ntime);
-            }
-            MinerEvent::TipSwitched { prev_hash, job_id, nbits, min_ntime, .. } => {
-                self.on_tip(wire, prev_hash.0, *job_id, *nbits, *min_ntime);
-            }
-            MinerEvent::ShareAccepted { sequence_number, .. } => {
-                self.on_acknowledged(wire, *sequence_number);
-            }
-            _ => (),
-        }
-    }
-
-    /// C1 and the order of jobs, seen at the miner.
-    fn on_job(
-        &mut self,
-        wire: Wire,
-        job_id: u32,
-        version: u32,
-        root: [u8; 32],
-        min_ntime: Option<u32>,
-    ) {
-        let Some(view) = self.wires.get_mut(&wire) else { return };
-        let Some((publication, tip_number, at)) = view.sealed.pop_front() else {
-            return self.fail(Rule::C1Verdict, format!("wire {wire} got job {job_id} of nobody"));
-        };
-        let work = &self.publications[publication].propose;
-        let expected = reference::root(work, &view.extranonce);
-        let is_same = expected == root && version == work.version;
-        let is_ordered = view.last_publication.is_none_or(|last| last <= publication);
-        view.last_publication = Some(publication);
-        match min_ntime {
-            None => drop(view.futures.insert(job_id)),
-            Some(_) => view.newest_job = Some(job_id),
-        }
-        let ntime_min = min_ntime.unwrap_or(0);
-        let given = GivenJob {
-            publication,
-            tip_number,
-            sealed_at: at,
-            ntime_min,
-            root,
-            version,
-            nbits: work.nbits,
-            prev_hash: work.prev_hash.0,
-        };
-        view.jobs.insert(job_id, given);
-        self.hold(is_same, Rule::C1Verdict, || {
-            format!("wire {wire} got job {job_id} with another root than the verified one")
-        });
-        self.hold(is_ordered, Rule::C3Order, || {
-            format!("wire {wire} got job {job_id} of publication {publication} after a newer one")
-        });
-    }
-
-    fn on_tip(&mut self, wire: Wire, prev_hash: [u8; 32], job_id: u32, nbits: u32, ntime: u32) {
-        let Some(view) = self.wires.get_mut(&wire) else { return };
-        let is_held = view.futures.remove(&job_id);
-        view.futures.clear();
-        view.newest_job = Some(job_id);
-        let job = view.jobs.get_mut(&job_id);
-        let is_its_tip = job.is_some_and(|job| {
-            job.ntime_min = ntime;
-            job.prev_hash == prev_hash && job.nbits == nbits
-        });
-        self.hold(is_held && is_its_tip, Rule::C3Order, || {
-            format!("wire {wire}: SetNewPrevHash names job {job_id}, no held future job of it")
-        });
     }
 
     /// The publication behind a template's name on a shard's board, the newest first.

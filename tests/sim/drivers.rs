@@ -15,12 +15,12 @@ use gateway::machine::solution::{Block, SubmitAction};
 use gateway::machine::{Entry, Flow, Output};
 use gateway::metrics::shard as counter;
 use gateway::reason::{Close, CloseCause, Reason};
-use work::Now;
 use work::payout::Network;
+use work::{Difficulty, Now};
 
-use crate::checkers::{Rule, Wire};
+use crate::checkers::{Rule, Wire, WireView};
 use crate::faults::{MILLI, Plant};
-use crate::net::Who;
+use crate::net::{Pipe, Who};
 use crate::process::{Fact, LinkThread, NetEvent, Process, ShardCore, TEMPLATE_AGE_MILLIS};
 use crate::verdicts::Step;
 use crate::world::{Core, Event, World};
@@ -35,6 +35,7 @@ struct Before {
     accepted: u64,
     refused: Vec<u64>,
     jobs: u64,
+    targets: u64,
     closed: usize,
     credit: usize,
 }
@@ -161,6 +162,7 @@ impl World {
                 self.end(core, id, CloseCause::PeerGone.into(), false);
             }
             NetEvent::Sent(wire) => {
+                self.pipes[wire].is_sent = false;
                 let Some(id) = self.tenant(core, wire) else { return };
                 self.visit(core, id, |shard, out| shard.on_sent(id, now, out));
             }
@@ -175,7 +177,7 @@ impl World {
         let slot = free.unwrap_or(core.tenants.len());
         core.tenancy += 1;
         let id = ConnectionId((core.tenancy << 32) | slot as u64);
-        let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, (wire % 200) as u8));
+        let peer = self.address_of(wire);
         if core.shard.on_accept(self.now(), id, peer).is_err() {
             return self.close_down(wire, false);
         }
@@ -183,9 +185,33 @@ impl World {
             core.tenants.push(None);
         }
         core.tenants[slot] = Some((id, wire));
-        let pipe = &self.pipes[wire];
-        self.checker.on_admitted(wire, pipe.shard, matches!(pipe.who, Who::Miner(_)));
+        let view = self.new_view(wire);
+        self.checker.on_admitted(wire, view);
         self.on_admitted(wire, id);
+    }
+
+    /// What addresses fail at is held against them: each has its own.
+    fn address_of(&self, wire: Wire) -> IpAddr {
+        let (network, host) = match self.pipes[wire].who {
+            Who::Miner(number) => (0, number),
+            Who::Wild(number) => (1, number),
+            Who::Garbage => (2, wire % 200),
+        };
+        IpAddr::V4(Ipv4Addr::new(10, 0, network, host as u8))
+    }
+
+    fn new_view(&self, wire: Wire) -> WireView {
+        let Pipe { shard, who, .. } = self.pipes[wire];
+        let Who::Miner(number) = who else { return WireView { shard, ..WireView::default() } };
+        let peer = &self.peers[number];
+        WireView {
+            shard,
+            is_tracked: true,
+            name: peer.name.clone(),
+            may_mine: peer.may_mine,
+            first_sequence: peer.miner.config().first_sequence_number,
+            ..WireView::default()
+        }
     }
 
     /// Run a step of a shard's machine, show it to the checkers, and do what it says.
@@ -201,17 +227,27 @@ impl World {
         }
         let before = self.begin(core);
         let flow = step(&mut core.shard, &mut core.out);
-        if self.may_plant(Plant::RecordAltered) {
-            for entry in &mut core.out.entries {
-                if let Entry::Share(record) = entry {
-                    record.nonce ^= 1;
-                }
-            }
-        }
+        self.alter(&mut core.out);
         self.show(core, wire, &before);
         let held = core.shard.connection_bytes(id) + self.hoarded();
         self.checker.on_memory(wire, held);
         self.apply(core, id, wire, flow);
+    }
+
+    /// Plants in what a step says.
+    fn alter(&self, out: &mut Output) {
+        for entry in &mut out.entries {
+            match entry {
+                Entry::Share(record) if self.may_plant(Plant::RecordAltered) => record.nonce ^= 1,
+                Entry::Share(record) if self.may_plant(Plant::ShareTooDear) => {
+                    record.difficulty = Difficulty::at_most(record.difficulty.as_f64() / 2.0);
+                }
+                Entry::ShareOfNewWorker { record, .. } if self.may_plant(Plant::WorkerLost) => {
+                    *entry = Entry::Share(*record);
+                }
+                _ => (),
+            }
+        }
     }
 
     fn hoarded(&mut self) -> usize {
@@ -230,6 +266,7 @@ impl World {
                 .map(|reason| counters.read(counter::SHARES + 1 + *reason as usize))
                 .collect(),
             jobs: counters.read(counter::JOBS_SENT),
+            targets: counters.read(counter::SET_TARGETS),
             closed: core.shard.state.closed.len(),
             credit,
         }
@@ -250,9 +287,12 @@ impl World {
             accepted: counters.read(counter::SHARES) - before.accepted,
             refused: refused.filter(|(_, count)| *count > 0).collect(),
             jobs: counters.read(counter::JOBS_SENT) - before.jobs,
+            targets: counters.read(counter::SET_TARGETS) - before.targets,
         };
+        self.stats.targets += step.targets;
         for entry in step.entries {
-            if let Entry::Share(record) = entry {
+            self.stats.channels += u64::from(matches!(entry, Entry::Opened { .. }));
+            if let Entry::Share(record) | Entry::ShareOfNewWorker { record, .. } = entry {
                 self.stats.shares += 1;
                 let (sequence, hash) = (record.sequence, record.share_hash);
                 self.trace

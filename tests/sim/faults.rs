@@ -51,6 +51,24 @@ pub enum Plant {
     RecordAltered,
     /// A core always says that it has done something.
     RestlessCore,
+    /// The checker hears of a job twice.
+    JobRepeated,
+    /// The checker hears of a target that nobody sent.
+    TargetAlone,
+    /// A share is credited with less than its target says.
+    ShareTooDear,
+    /// The first share of a worker comes without the worker's name.
+    WorkerLost,
+    /// A miner without the right secret finds it.
+    SecretFound,
+}
+
+/// Who may open channels in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Open,
+    Allowlist,
+    PrefixMap,
 }
 
 /// What may go wrong, and how the world is laid out.
@@ -68,8 +86,16 @@ pub struct Faults {
     /// Microseconds of one hop in the net.
     pub latency: (u64, u64),
     pub nbits: u32,
-    /// Share difficulty is `2^-this`.
+    /// Most miners' first difficulty is `2^-share_bits`, the easiest of all `2^-floor_bits`.
     pub share_bits: u32,
+    pub floor_bits: u32,
+    /// Shares a minute that a channel is to send.
+    pub pace: u64,
+    /// Bytes of the whole extranonce.
+    pub extranonce_bytes: usize,
+    /// Workers that one channel tells apart.
+    pub workers_max: usize,
+    pub auth: Auth,
     /// Microseconds between two tips, two templates.
     pub tip_every: u64,
     pub template_every: u64,
@@ -119,6 +145,11 @@ impl Faults {
             latency: (0, 0),
             nbits: 0,
             share_bits: 0,
+            floor_bits: 0,
+            pace: 0,
+            extranonce_bytes: 0,
+            workers_max: 0,
+            auth: Auth::Open,
             tip_every: 0,
             template_every: 0,
             ends: 0,
@@ -166,6 +197,13 @@ impl Faults {
         let bits = [0x1f7f_ffff, 0x1f1f_ffff, 0x1f07_ffff, 0x2000_ffff, 0x200f_ffff];
         self.nbits = chance.pick(&bits);
         self.share_bits = chance.pick(&[25, 26, 26, 27]);
+        // What a short queue cannot take in a world's time is not asked of it.
+        let easier = chance.pick(&[0, 0, 2, 3]);
+        self.floor_bits = self.share_bits + if self.queue < 32 { 0 } else { easier };
+        self.pace = chance.pick(&[600, 600, 60, 6]);
+        self.extranonce_bytes = chance.pick(&[16, 16, 20, 32]);
+        self.workers_max = chance.pick(&[1, 2, 1_000]);
+        self.auth = chance.pick(&[Auth::Open, Auth::Open, Auth::Allowlist, Auth::PrefixMap]);
         self.tip_every = chance.pick(&[3, 8, 20, 40]) * SECOND;
         self.template_every = chance.pick(&[700, 2_000, 5_000]) * MILLI;
         self.ends = chance.pick(&[0, 0, 1, 2, 3]);
@@ -187,6 +225,10 @@ impl Faults {
         faults.latency = (200, 700);
         faults.nbits = 0x1f1f_ffff;
         faults.share_bits = 26;
+        faults.floor_bits = 26;
+        faults.pace = 600;
+        faults.workers_max = 2;
+        faults.auth = Auth::Allowlist;
         faults.tip_every = 8 * SECOND;
         faults.template_every = 2 * SECOND;
         faults
@@ -236,7 +278,7 @@ impl fmt::Display for Faults {
         write!(
             f,
             "shards={} miners={} rings={}/{}/{} chunks={}/{} latency={:?} nbits={:08x} \
-             share-bits={} ends={} permits={}",
+             share-bits={}/{} pace={} extranonce={} workers={} auth={:?} ends={} permits={}",
             self.shards,
             self.miners,
             self.share_ring,
@@ -247,6 +289,11 @@ impl fmt::Display for Faults {
             self.latency,
             self.nbits,
             self.share_bits,
+            self.floor_bits,
+            self.pace,
+            self.extranonce_bytes,
+            self.workers_max,
+            self.auth,
             self.ends,
             self.permits,
         )?;

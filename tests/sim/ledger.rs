@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway::machine::ShareRecord;
+use gateway::machine::forwarder::NamedShare;
 use gateway::machine::output::Entry;
 
 use crate::checkers::{Checker, Rule, Wire};
@@ -14,8 +15,11 @@ type Key = (u64, usize, u64);
 struct Account {
     share_id: u128,
     wire: Wire,
+    channel_id: u32,
     sequence_number: u32,
     work: u128,
+    /// The name of its worker, where it is followed: nobody's in particular is a name, too.
+    worker: Option<Option<String>>,
     is_taken: bool,
     is_acknowledged: bool,
     is_delivered: bool,
@@ -28,13 +32,13 @@ struct Account {
 pub struct Ledger {
     accounts: BTreeMap<Key, Account>,
     by_share_id: BTreeMap<u128, Key>,
-    /// Of each connection: a share by the miner's own number.
-    by_number: BTreeMap<(Wire, u32), Key>,
+    /// Of each connection and channel: a share by the miner's own number.
+    by_number: BTreeMap<(Wire, u32, u32), Key>,
     /// Credited header hashes, with the share ids under which they were credited.
     hashes: BTreeMap<[u8; 32], u128>,
     taken: BTreeMap<(u64, usize), u64>,
-    /// Work acknowledged on each connection.
-    acknowledged: BTreeMap<Wire, u128>,
+    /// Work acknowledged on each connection and channel.
+    acknowledged: BTreeMap<(Wire, u32), u128>,
     /// Blocks that were found, those that reached a node, and those a crash may have swallowed.
     pub blocks: BTreeSet<[u8; 32]>,
     pub submitted: BTreeSet<[u8; 32]>,
@@ -68,7 +72,7 @@ impl Ledger {
 
 impl Checker {
     /// A shard accepted a share.
-    pub fn on_record(&mut self, shard: usize, wire: Wire, record: &ShareRecord) {
+    pub fn on_record(&mut self, shard: usize, wire: Wire, channel_id: u32, record: &ShareRecord) {
         let key = (self.generation, shard, record.sequence);
         let hash = record.share_hash.0;
         let before = self.ledger.hashes.insert(hash, record.share_id);
@@ -81,8 +85,10 @@ impl Checker {
         let account = Account {
             share_id: record.share_id,
             wire,
+            channel_id,
             sequence_number: record.sequence_number,
             work: record.work().0,
+            worker: None,
             is_taken: false,
             is_acknowledged: false,
             is_delivered: false,
@@ -90,12 +96,22 @@ impl Checker {
         };
         self.ledger.accounts.insert(key, account);
         self.ledger.by_share_id.insert(record.share_id, key);
-        self.ledger.by_number.insert((wire, record.sequence_number), key);
+        self.ledger.by_number.insert((wire, channel_id, record.sequence_number), key);
+    }
+
+    /// Whose share a record is, as its miner said.
+    pub fn on_worker(&mut self, shard: usize, record: &ShareRecord, worker: Option<String>) {
+        let key = (self.generation, shard, record.sequence);
+        if let Some(account) = self.ledger.accounts.get_mut(&key) {
+            account.worker = Some(worker);
+        }
     }
 
     /// The forwarder took an entry from a shard's ring.
     pub fn on_taken(&mut self, shard: usize, entry: &Entry) {
-        let Entry::Share(record) = entry else { return };
+        let (Entry::Share(record) | Entry::ShareOfNewWorker { record, .. }) = entry else {
+            return;
+        };
         let last = self.ledger.taken.entry((self.generation, shard)).or_insert(0);
         let is_next = record.sequence == *last + 1;
         *last = record.sequence;
@@ -110,30 +126,33 @@ impl Checker {
     }
 
     /// A miner was told that its share is accepted.
-    pub fn on_acknowledged(&mut self, wire: Wire, sequence_number: u32) {
-        let key = self.ledger.by_number.get(&(wire, sequence_number)).copied();
+    pub fn on_acknowledged(&mut self, wire: Wire, channel_id: u32, sequence_number: u32) {
+        let key = self.ledger.by_number.get(&(wire, channel_id, sequence_number)).copied();
         let Some(account) = key.and_then(|key| self.ledger.accounts.get_mut(&key)) else {
             let what = format!("wire {wire}: share {sequence_number} was never accepted");
             return self.fail(Rule::C4Ack, what);
         };
         let is_good = account.is_taken && !account.is_acknowledged;
         account.is_acknowledged = true;
-        *self.ledger.acknowledged.entry(wire).or_insert(0) += account.work;
+        *self.ledger.acknowledged.entry((wire, channel_id)).or_insert(0) += account.work;
         self.hold(is_good, Rule::C4Ack, || {
             format!("wire {wire}: share {sequence_number} is acknowledged twice, or not yet safe")
         });
     }
 
-    /// A miner's sum of acknowledged whole difficulties on this connection.
+    /// A miner's sum of acknowledged difficulties on this connection: on each channel the whole
+    /// ones.
     pub fn on_sum(&mut self, wire: Wire, sum: u64) {
-        let work = self.ledger.acknowledged.get(&wire).copied().unwrap_or(0);
-        self.hold(u128::from(sum) == work >> 32, Rule::C4Ack, || {
-            format!("wire {wire}: the sum says {sum} difficulties, the records 2^-32 x {work}")
+        let channels = self.ledger.acknowledged.range((wire, 0)..=(wire, u32::MAX));
+        let expected: u128 = channels.map(|(_, work)| work >> 32).sum();
+        self.hold(u128::from(sum) == expected, Rule::C4Ack, || {
+            format!("wire {wire}: the sum says {sum} difficulties, the records {expected}")
         });
     }
 
     /// The backend is given a share. Whether it is credited now; not if it was credited before.
-    pub fn on_delivered(&mut self, share_id: u128, hash: [u8; 32]) -> bool {
+    pub fn on_delivered(&mut self, share_id: u128, share: &NamedShare) -> bool {
+        let hash = share.record.share_hash.0;
         let key = self.ledger.by_share_id.get(&share_id).copied();
         let is_same = self.ledger.hashes.get(&hash) == Some(&share_id);
         self.hold(is_same, Rule::C5Credit, || {
@@ -146,6 +165,15 @@ impl Checker {
         };
         let is_new = !std::mem::replace(&mut account.is_delivered, true);
         account.is_excused = false;
+        let expected = account.worker.clone();
+        let is_its =
+            expected.as_ref().is_none_or(|name| name.as_deref() == share.worker_id.as_deref());
+        self.hold(is_its, Rule::C14Reference, || {
+            format!(
+                "share {share_id:032x} is delivered as {:?}'s, not {expected:?}'s",
+                share.worker_id
+            )
+        });
         is_new
     }
 
@@ -157,7 +185,8 @@ impl Checker {
             .iter()
             .filter(|(_, account)| !account.is_delivered && !account.is_excused)
             .map(|(key, account)| {
-                format!("{key:?} share {} of wire {}", account.sequence_number, account.wire)
+                let Account { sequence_number, wire, channel_id, .. } = account;
+                format!("{key:?} share {sequence_number} of wire {wire}, channel {channel_id}")
             })
             .take(3)
             .collect();

@@ -4,11 +4,12 @@
 //! ```text
 //! world.rs     time, agenda, phases, the end          drivers.rs   what src/drive does
 //! process.rs   one start of the gateway               net.rs       byte pipes
-//! miners.rs    loadgen's miners, and forgers          wild.rs      miners without manners
+//! miners.rs    loadgen's miners                       forgers.rs   what they send wrongly
+//! wild.rs      miners without manners                 given.rs     what miners were given
 //! node.rs      the chain                              peers.rs     verifier, source, backend, disk
 //! faults.rs    what may go wrong, plants              mischief.rs  when it does
 //! checkers.rs  work, tips, ends  ·  ledger.rs  shares and blocks  ·  verdicts.rs  each verdict
-//! reference.rs what a share is, slowly                trace.rs     chance.rs
+//! reference.rs what a share is, slowly                trace.rs stats.rs chance.rs
 //! ```
 //!
 //! `make sim` runs 200 seeds, each twice with the same trace. `make sim SEED=42` replays one with
@@ -19,6 +20,8 @@ mod chance;
 mod checkers;
 mod drivers;
 mod faults;
+mod forgers;
+mod given;
 mod ledger;
 mod miners;
 mod mischief;
@@ -27,6 +30,7 @@ mod node;
 mod peers;
 mod process;
 mod reference;
+mod stats;
 mod trace;
 mod verdicts;
 mod wild;
@@ -37,7 +41,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use checkers::Rule;
 use faults::Plant;
-use world::{Outcome, Stats, World};
+use stats::Stats;
+use world::{Outcome, World};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
@@ -174,6 +179,11 @@ plants! {
     c13_a_backend_that_never_answers, DeafForwarder, C13Liveness;
     c14_a_record_that_is_altered, RecordAltered, C14Reference;
     c15_a_core_without_rest, RestlessCore, C15Rest;
+    c3_a_job_number_used_again, JobRepeated, C3Order;
+    c3_a_target_without_its_job, TargetAlone, C3Order;
+    c14_a_share_credited_with_less, ShareTooDear, C14Reference;
+    c14_a_worker_without_its_name, WorkerLost, C14Reference;
+    c16_a_secret_that_is_found, SecretFound, C16Admission;
 }
 
 /// Goal: the comparison of two runs can fail.

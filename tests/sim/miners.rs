@@ -1,24 +1,32 @@
-//! The miners: loadgen's machine at an easy difficulty, some of which also send shares that they
-//! should not.
+//! The miners: loadgen's machine at an easy difficulty, as devices and proxies of every kind. What
+//! they send wrongly is in `forgers.rs`.
 
-use loadgen::miner::{Fake, Miner, MinerConfig, MinerEvent, NtimeRolling, Step};
-use sv2::message::mining::SubmitSharesStandard;
-use work::Target;
+use gateway::limits::CHANNELS_ENDED_KEPT;
+use loadgen::miner::{
+    ChannelKind, ChannelKinds, Miner, MinerConfig, MinerError, MinerEvent, MiningJob, NtimeRolling,
+    Profile, Step, WorkerTlv,
+};
+use sv2::message::EXTENSION_WORKER;
+use sv2::message::mining::{CloseChannel, SubmitSharesStandard};
 use work::contract::verifier::TemplatePropose;
+use work::{Now, Target};
 
+use crate::chance::Chance;
 use crate::checkers::Wire;
-use crate::faults::{MILLI, Plant, SECOND};
+use crate::faults::{Auth, MILLI, Plant, SECOND};
+use crate::forgers::{Forged, made, plain};
 use crate::net::{State, Who};
-use crate::reference::{Header, is_at_most, target_of};
-use crate::verdicts::{GivenJob, Submitted};
+use crate::process::{RIGHT_SECRET, SHORTER_SECRET};
+use crate::reference::{share_target, target_of};
+use crate::verdicts::Submitted;
 use crate::world::{Event, World};
 
 /// Bytes on their way up at which a miner stops to mine.
 const BACKLOG_BYTES_MAX: usize = 2 * 1024;
-/// Nonces that a forger tries.
-const NONCES_MAX: u32 = 3_000;
-/// Forged shares that a miner remembers, to send them again on later connections.
-const MEMORIES_MAX: usize = 64;
+/// Bytes in which no two frames can end: a frame's header alone has as many.
+const FRAME_BYTES_MIN: usize = 22;
+/// The one group of a connection.
+pub const GROUP: u32 = 1;
 
 /// One miner with its habits.
 pub struct Peer {
@@ -26,64 +34,100 @@ pub struct Peer {
     pub wire: Option<Wire>,
     tick: u64,
     hashes: u32,
-    /// Shares that it sent once, on whatever connection.
-    memories: Vec<SubmitSharesStandard>,
+    /// The name that its shares are credited to, and whether its secret is right.
+    pub name: String,
+    pub may_mine: bool,
+    /// Whether it closes channels and opens others, and whether it wants other targets.
+    closes: bool,
+    updates: bool,
+    /// Kinds of the channels that it closed and wants again.
+    pub missing: Vec<ChannelKind>,
+    /// Forged shares that it sent once, on whatever connection.
+    pub memories: Vec<SubmitSharesStandard>,
+    /// The last share that it found on this connection.
+    pub last_honest: Option<Submitted>,
     /// Its sum of acknowledged difficulties before this connection.
     sum_before: u64,
 }
 
-/// A share that no honest miner sends.
-#[derive(Debug, Clone, Copy)]
-enum Forgery {
-    Good,
-    AboveTarget,
-    Stale,
-    OldTime,
-    FutureTime,
-    EdgeOfTime,
-    WrongVersion,
-    UnknownJob,
-    UnknownChannel,
-    Again,
-    FromBefore,
+/// What a miner connects with.
+fn draw_config(chance: &mut Chance, extranonce_bytes: usize) -> MinerConfig {
+    let profile = chance.pick(&[
+        Profile::Strict,
+        Profile::Strict,
+        Profile::Strict,
+        Profile::Strict,
+        Profile::Bitaxe,
+        Profile::MiningDevice,
+        Profile::Translator,
+    ]);
+    let mut config = profile.config();
+    if profile == Profile::Strict {
+        let ntime =
+            [NtimeRolling::Fixed, NtimeRolling::Elapsed, NtimeRolling::Clock { ahead_seconds: 60 }];
+        config.ntime = chance.pick(&ntime);
+        config.rolls_version = chance.one_in(2);
+        config.first_sequence_number = chance.pick(&[0, 1, u32::MAX - 3]);
+        // Standard jobs only, or a group.
+        config.flags = chance.pick(&[0b001, 0b101, 0b000, 0b100]);
+        config.channels = chance.pick(&[1, 1, 2, 3, 5]);
+        config.opens_in_flight = chance.pick(&[1, 2, 8]);
+        if !config.requires_standard_jobs() {
+            let kinds = [ChannelKinds::Standard, ChannelKinds::Extended, ChannelKinds::Mixed];
+            config.kinds = chance.pick(&kinds);
+            let most = (extranonce_bytes - 8).min(16) as u64;
+            config.min_extranonce_size = chance.between(0, most) as u16;
+        }
+    }
+    if profile != Profile::Bitaxe && chance.one_in(2) {
+        config.workers = chance.pick(&[0, 1, 3, 5]);
+        config.worker_tlv = chance.pick(&[
+            WorkerTlv::LittleEndian,
+            WorkerTlv::LittleEndian,
+            WorkerTlv::BigEndian,
+            WorkerTlv::Malformed,
+        ]);
+        match chance.below(4) {
+            0 => config.names_workers_unasked = true,
+            _ => config.extensions = vec![EXTENSION_WORKER],
+        }
+    }
+    let hardest = target_of(0x1f7f_ffff + 0x0100_0000);
+    let max_target = if chance.one_in(4) { hardest } else { [0xff; 32] };
+    config.max_target = Target::from_le_bytes(max_target);
+    config.nominal_hash_rate = chance.pick(&[0.0, 10.0, 10.0, 200.0]);
+    config.update_every_ms = chance.pick(&[None, None, Some(7_000)]);
+    config.step_timeout_ms = 15_000;
+    config
 }
 
-const FORGERIES: [Forgery; 11] = [
-    Forgery::Good,
-    Forgery::AboveTarget,
-    Forgery::Stale,
-    Forgery::OldTime,
-    Forgery::FutureTime,
-    Forgery::EdgeOfTime,
-    Forgery::WrongVersion,
-    Forgery::UnknownJob,
-    Forgery::UnknownChannel,
-    Forgery::Again,
-    Forgery::FromBefore,
-];
+/// What a miner says of itself: with the right secret, or with a wrong one.
+fn identity(chance: &mut Chance, auth: Auth, name: &str, may_mine: bool) -> String {
+    let right = format!("{name}:{RIGHT_SECRET}");
+    match (auth, may_mine) {
+        (Auth::Open, _) => chance.pick(&[name, &format!("{name}:anything")]).to_owned(),
+        (_, true) => right,
+        (_, false) => match chance.below(4) {
+            0 => name.to_owned(),
+            1 => format!("{name}:{SHORTER_SECRET}"),
+            2 => format!("x{right}"),
+            _ => format!("{name}:"),
+        },
+    }
+}
 
 impl World {
     /// A miner with habits drawn from chance.
     pub fn new_peer(&mut self, number: usize) -> Peer {
+        let auth = self.faults.auth;
         let chance = &mut self.chance;
-        let ntime = chance.pick(&[
-            NtimeRolling::Fixed,
-            NtimeRolling::Elapsed,
-            NtimeRolling::Clock { ahead_seconds: 60 },
-        ]);
-        let hardest = target_of(0x1f7f_ffff + 0x0100_0000);
-        let max_target = if chance.one_in(4) { hardest } else { [0xff; 32] };
+        let name = format!("miner.{number}");
+        let has_secret = auth == Auth::Open || number == 0 || !chance.one_in(5);
+        let is_told = has_secret || self.plant == Some(Plant::SecretFound);
         let config = MinerConfig {
-            user_identity: format!("miner.{number}"),
+            user_identity: identity(chance, auth, &name, is_told),
             authority: Some(self.authority.public()),
-            nominal_hash_rate: 10.0,
-            max_target: Target::from_le_bytes(max_target),
-            flags: chance.pick(&[0b001, 0b101]),
-            ntime,
-            rolls_version: chance.one_in(2),
-            first_sequence_number: chance.pick(&[0, 1, u32::MAX - 3]),
-            step_timeout_ms: 15_000,
-            ..MinerConfig::default()
+            ..draw_config(chance, self.faults.extranonce_bytes)
         };
         let seed = chance.number();
         Peer {
@@ -91,7 +135,13 @@ impl World {
             wire: None,
             tick: chance.pick(&[300, 700, 1_000]) * MILLI,
             hashes: chance.between(40, 200) as u32,
+            name,
+            may_mine: has_secret,
+            closes: chance.one_in(3),
+            updates: chance.one_in(3),
+            missing: Vec::new(),
             memories: Vec::new(),
+            last_honest: None,
             sum_before: 0,
         }
     }
@@ -109,7 +159,7 @@ impl World {
         let mut bytes = Vec::new();
         let peer = &mut self.peers[number];
         peer.wire = Some(wire);
-        peer.sum_at_connect();
+        peer.begin();
         peer.miner.on_connected(now, &mut bytes);
         self.write_up(wire, &bytes);
     }
@@ -123,58 +173,166 @@ impl World {
         if self.peers[number].miner.on_deadline(now).is_err() {
             return self.reset(wire);
         }
+        if let Some(calm_at) = self.calm_at
+            && !self.pipes[wire].is_silent
+        {
+            self.checker.check_fresh(wire, now.mono, calm_at);
+        }
         let is_busy = self.pipes[wire].backlog() > BACKLOG_BYTES_MAX;
         if self.is_quiet || is_busy || self.pipes[wire].is_silent {
             return;
         }
-        let mut bytes = Vec::new();
-        let peer = &mut self.peers[number];
-        let mined = peer.miner.mine(now, peer.hashes, &mut bytes).unwrap();
-        self.stats.hashes += u64::from(mined.hashes);
-        self.hear(number, wire, &[], &bytes);
+        let mut bytes = self.change_channels(number, wire);
+        // Hash by hash, so that whatever is written belongs to one share.
+        for _ in 0..self.peers[number].hashes {
+            let mined = self.peers[number].miner.mine(now, 1, &mut bytes).unwrap();
+            if mined.hashes == 0 {
+                break;
+            }
+            self.stats.hashes += 1;
+            if mined.shares > 0 {
+                let end = self.pipes[wire].written + bytes.len() as u64;
+                self.hear_sent(number, wire, None, end);
+            }
+        }
         self.write_up(wire, &bytes);
     }
 
-    /// Tell the checkers what happened to a miner. `forged` are the shares it just sent on
-    /// purpose, `bytes` what it is about to write.
-    fn hear(&mut self, number: usize, wire: Wire, forged: &[Submitted], bytes: &[u8]) {
+    /// A miner may close a channel, open one again, or want another target.
+    fn change_channels(&mut self, number: usize, wire: Wire) -> Vec<u8> {
+        let now = self.now();
+        let mut bytes = Vec::new();
+        let peer = &mut self.peers[number];
+        if peer.miner.step() != Step::Mining {
+            return bytes;
+        }
+        if !peer.missing.is_empty() && self.chance.one_in(4) {
+            let kind = peer.missing.remove(0);
+            peer.miner.open_channel(now, kind, &mut bytes).unwrap();
+        }
+        let open: Vec<(u32, ChannelKind)> =
+            peer.miner.channels().map(|channel| (channel.channel_id, channel.kind)).collect();
+        if self.is_calm || open.is_empty() {
+            return bytes;
+        }
+        let (channel_id, kind) = self.chance.pick(&open);
+        if peer.closes && self.chance.one_in(30) {
+            // The group may have members that their miner has not heard of while it asks for some.
+            let config = peer.miner.config();
+            let is_complete = open.len() + peer.missing.len() == config.channels;
+            let is_all = !config.requires_standard_jobs() && is_complete && self.chance.one_in(6);
+            let closed = if is_all { open } else { vec![(channel_id, kind)] };
+            peer.miner.close(if is_all { GROUP } else { channel_id }, &mut bytes).unwrap();
+            peer.missing.extend(closed.iter().map(|(_, kind)| *kind));
+            let ids: Vec<u32> = closed.iter().map(|(channel_id, _)| *channel_id).collect();
+            self.trace.note(now.mono, format_args!("miner {number} closes {ids:?}"));
+            self.checker.on_miner_closes(wire, &ids);
+        } else if peer.updates && self.chance.one_in(20) {
+            let rate = self.chance.pick(&[0.0, 5.0, 50.0, 500.0]);
+            let harder = Target::from_le_bytes(share_target(self.faults.share_bits - 2));
+            let channel = peer.miner.channels().find(|channel| channel.channel_id == channel_id);
+            // A ceiling at the present target says nothing of easier ones that are on their way.
+            let can_fall = channel.is_some_and(|channel| harder < channel.target);
+            let falls = can_fall && self.chance.one_in(3);
+            let target = if falls { harder } else { Target::MAX };
+            self.trace.note(now.mono, format_args!("miner {number} says {rate} H/s, {target}"));
+            peer.miner.update_channel(now, channel_id, rate, target, &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    /// Tell the checkers of the share that a miner has just sent; it ends at `end` of its stream.
+    pub fn hear_sent(&mut self, number: usize, wire: Wire, forged: Option<Forged>, end: u64) {
         let now = self.now();
         let events: Vec<MinerEvent> = self.peers[number].miner.drain_events().collect();
-        let is_sent = |event: &&MinerEvent| matches!(event, MinerEvent::ShareSubmitted { .. });
-        let sent = events.iter().filter(is_sent).count().max(1) as u64;
-        let (mut place, mut forged) = (0, forged.iter());
-        for event in &events {
-            if let MinerEvent::ShareSubmitted { sequence_number, job_id, share_hash } = event {
-                place += 1;
-                let end = self.pipes[wire].written + place * bytes.len() as u64 / sent;
-                let share = match forged.next() {
-                    Some(share) => Submitted { stream_end: end, ..share.clone() },
-                    None => Submitted {
-                        sequence_number: *sequence_number,
-                        channel_id: self.peers[number].miner.report().channel_id.unwrap(),
-                        job_id: *job_id,
-                        hash: Some(share_hash.0),
-                        ntime: None,
-                        version: None,
-                        stream_end: end,
-                    },
-                };
-                if let Some(view) = self.checker.wires.get_mut(&wire) {
-                    view.submitted.push_back(share);
-                }
-                continue;
+        let sent = events.iter().find_map(|event| match event {
+            MinerEvent::ShareSubmitted { sequence_number, job_id, share_hash } => {
+                Some((*sequence_number, *job_id, share_hash.0))
             }
-            if matches!(event, MinerEvent::JobReceived { .. }) && self.may_plant(Plant::JobUnheard)
-            {
-                self.has_planted = true;
-                continue;
+            _ => None,
+        });
+        let Some((sequence_number, job_id, hash)) = sent else { return };
+        let Some(view) = self.checker.wires.get_mut(&wire) else { return };
+        let peer = &mut self.peers[number];
+        // The channel whose number has moved.
+        let mut channels = peer.miner.channels();
+        let sender = channels.find(|channel| {
+            let side = view.channels.get(&channel.channel_id);
+            side.is_some_and(|side| side.next_sequence != channel.next_sequence_number)
+        });
+        let sender = sender.unwrap();
+        let (channel_id, next_sequence) = (sender.channel_id, sender.next_sequence_number);
+        let side = view.channels.get_mut(&channel_id).unwrap();
+        side.next_sequence = next_sequence;
+        let config = peer.miner.config();
+        let last = peer.last_honest.as_ref();
+        let last = last.map(|share| (share, view.channels[&share.channel_id].is_extended));
+        let side = &view.channels[&channel_id];
+        let is_honest = forged.is_none();
+        let (share, is_extended) = match forged {
+            None => {
+                let ntime = sender.job.map(|job| ntime(config.ntime, now, job));
+                let share = Submitted { hash: Some(hash), ntime, ..plain(channel_id, job_id) };
+                (share, side.is_extended)
             }
-            self.trace.note(now.mono, format_args!("miner {number}: {event:?}"));
-            self.checker.on_event(wire, event);
+            Some(Forged::Header(share)) => (share, false),
+            Some(Forged::Made(kind)) => made(kind, (channel_id, side), job_id, last),
+        };
+        let side = view.channels.get_mut(&channel_id).unwrap();
+        let names_workers = view.names_workers || config.names_workers_unasked;
+        let mut worker = None;
+        if is_extended && names_workers && config.workers > 0 {
+            let name = format!("worker-{}", side.next_worker % config.workers);
+            side.next_worker += 1;
+            let is_heard = view.names_workers && config.worker_tlv != WorkerTlv::Malformed;
+            worker = Some(name).filter(|_| is_heard);
         }
+        let side = view.channels.get_mut(&share.channel_id);
+        let is_open = side.is_some_and(|side| {
+            side.unanswered += 1;
+            !side.is_closed
+        });
+        let mut lately = view.closed.iter().rev().take(CHANNELS_ENDED_KEPT);
+        let share = Submitted {
+            sequence_number,
+            is_open,
+            is_remembered: lately.any(|closed| *closed == share.channel_id),
+            worker,
+            stream_end: end,
+            ..share
+        };
+        if is_honest {
+            peer.last_honest = Some(share.clone());
+        }
+        view.submitted.push_back(share);
+    }
+
+    /// Tell the checkers what a piece of a frame, or its end, was for a miner. Whether it set a
+    /// target.
+    fn hear_frame(&mut self, number: usize, wire: Wire) -> bool {
+        let now = self.now();
+        let mut events: Vec<MinerEvent> = self.peers[number].miner.drain_events().collect();
+        if events.is_empty() {
+            return false;
+        }
+        let is_job = |event: &MinerEvent| matches!(event, MinerEvent::JobReceived { .. });
+        if events.iter().any(is_job) {
+            if self.may_plant(Plant::JobUnheard) {
+                self.has_planted = true;
+                events.retain(|event| !is_job(event));
+            }
+            if self.may_plant(Plant::JobRepeated) {
+                self.checker.on_frame(wire, now, &events);
+            }
+        }
+        for event in &events {
+            self.trace.note(now.mono, format_args!("miner {number}: {event:?}"));
+        }
+        self.checker.on_frame(wire, now, &events);
         let report = self.peers[number].miner.report();
         let sum = report.accepted_sum - self.peers[number].sum_before;
         self.checker.on_sum(wire, sum);
+        events.iter().any(|event| matches!(event, MinerEvent::TargetSet { .. }))
     }
 
     /// Bytes arrive at the far end of a connection.
@@ -183,18 +341,37 @@ impl World {
         match self.pipes[wire].who {
             Who::Miner(number) if self.peers[number].wire == Some(wire) => {
                 let mut bytes = Vec::new();
-                let read = self.peers[number].miner.on_bytes(now, &mut piece, &mut bytes);
-                self.hear(number, wire, &[], &[]);
+                let mut read = Ok(());
+                for part in piece.chunks_mut(FRAME_BYTES_MIN) {
+                    read = self.peers[number].miner.on_bytes(now, part, &mut bytes);
+                    let is_retargeted = self.hear_frame(number, wire);
+                    if is_retargeted && bytes.is_empty() && self.faults.forgeries {
+                        self.forge_good(number);
+                    }
+                    if read.is_err() {
+                        break;
+                    }
+                }
                 self.write_up(wire, &bytes);
                 if let Err(error) = read {
                     self.trace.note(now.mono, format_args!("miner {number}: {error}"));
-                    self.checker.on_miner_error(wire, &error);
+                    if !self.dies_of(number, &error) {
+                        self.checker.on_miner_error(wire, &error);
+                    }
                     self.reset(wire);
                 }
             }
             Who::Wild(number) => self.wild_reads(number, wire, piece),
             Who::Miner(_) | Who::Garbage => (),
         }
+    }
+
+    /// Whether this is how a device takes the end of its channel: mining_device knows no better.
+    fn dies_of(&self, number: usize, error: &MinerError) -> bool {
+        let profile = self.peers[number].miner.config().profile;
+        let is_close =
+            matches!(error, MinerError::Unexpected { msg_type: CloseChannel::MSG_TYPE, .. });
+        is_close && profile == Profile::MiningDevice
     }
 
     /// The far end finds its connection closed.
@@ -212,120 +389,13 @@ impl World {
         }
     }
 
-    /// Some miner sends some shares that it should not.
-    pub fn forge(&mut self, count: u64) {
-        let number = self.chance.below(self.peers.len() as u64) as usize;
-        let Some(wire) = self.peers[number].wire else { return };
+    /// Whether a miner can send something now beyond its turn.
+    pub fn can_send(&self, number: usize) -> Option<Wire> {
+        let wire = self.peers[number].wire?;
         let is_open = self.pipes[wire].state == State::Open && !self.pipes[wire].is_silent;
         let is_mining = self.peers[number].miner.step() == Step::Mining;
-        if !is_open || !is_mining || self.pipes[wire].backlog() > 4 * BACKLOG_BYTES_MAX {
-            return;
-        }
-        for _ in 0..count {
-            let kind = if count > 20 {
-                self.chance.pick(&[Forgery::Again, Forgery::UnknownChannel, Forgery::UnknownJob])
-            } else {
-                self.chance.pick(&FORGERIES)
-            };
-            let Some((message, share)) = self.forged(number, wire, kind) else { continue };
-            self.remember(number, message);
-            let now = self.now();
-            let mut bytes = Vec::new();
-            let miner = &mut self.peers[number].miner;
-            let Ok(Some(sequence_number)) = miner.submit_fake(now, Fake::Raw(message), &mut bytes)
-            else {
-                return;
-            };
-            if count <= 20 {
-                self.trace.note(now.mono, format_args!("miner {number} forges {kind:?}"));
-            }
-            self.hear(number, wire, &[Submitted { sequence_number, ..share }], &bytes);
-            self.write_up(wire, &bytes);
-        }
-    }
-
-    fn remember(&mut self, number: usize, message: SubmitSharesStandard) {
-        let peer = &mut self.peers[number];
-        if peer.memories.len() == MEMORIES_MAX {
-            peer.memories.remove(0);
-        }
-        peer.memories.push(message);
-    }
-
-    /// The message of a forged share, and what the checkers need to know of it.
-    fn forged(
-        &mut self,
-        number: usize,
-        wire: Wire,
-        kind: Forgery,
-    ) -> Option<(SubmitSharesStandard, Submitted)> {
-        let view = self.checker.wires.get(&wire)?;
-        let (channel_id, target) = (view.channel_id, view.target);
-        let newest = view.newest_job?;
-        let job_id = match kind {
-            Forgery::Stale => {
-                let old: Vec<u32> = view.jobs.keys().rev().take(12).copied().collect();
-                old[self.chance.below(old.len() as u64) as usize]
-            }
-            _ => newest,
-        };
-        let job = view.jobs.get(&job_id)?.clone();
-        if job.ntime_min == 0 {
-            return None;
-        }
-        let mut ntime = job.ntime_min;
-        let mut version = job.version;
-        match kind {
-            Forgery::OldTime => ntime -= 1,
-            Forgery::FutureTime => ntime += 100_000,
-            Forgery::EdgeOfTime => ntime += 590 + self.chance.below(30) as u32,
-            Forgery::WrongVersion => version ^= 1,
-            _ => (),
-        }
-        let wants_block = self.chance.one_in(2);
-        let first = self.chance.number() as u32;
-        let nonce = match kind {
-            Forgery::AboveTarget => search(&job, version, ntime, first, |hash| {
-                !is_at_most(hash, &target)
-                    && (!wants_block || is_at_most(hash, &target_of(job.nbits)))
-            }),
-            _ => {
-                let wanted = if wants_block { target_of(job.nbits) } else { target };
-                search(&job, version, ntime, first, |hash| is_at_most(hash, &wanted))
-            }
-        };
-        let mut message =
-            SubmitSharesStandard { channel_id, sequence_number: 0, job_id, nonce, ntime, version };
-        match kind {
-            Forgery::UnknownJob => message.job_id = (1 << 30) + self.chance.below(9) as u32,
-            Forgery::UnknownChannel => message.channel_id = 9_999,
-            Forgery::Again | Forgery::FromBefore => {
-                let memories = &self.peers[number].memories;
-                let at = match kind {
-                    Forgery::Again => memories.len().saturating_sub(1),
-                    _ => self.chance.below(memories.len() as u64) as usize,
-                };
-                message = SubmitSharesStandard { channel_id, ..*memories.get(at)? };
-            }
-            _ => (),
-        }
-        let jobs = &self.checker.wires.get(&wire)?.jobs;
-        let job = jobs.get(&message.job_id);
-        // A job that the miner has not seen may be known to the shard by now.
-        if job.is_none() && message.job_id < 1 << 30 {
-            return None;
-        }
-        let of_job = |job: &GivenJob| header(job, message.version, message.ntime, message.nonce);
-        let share = Submitted {
-            sequence_number: 0,
-            channel_id: message.channel_id,
-            job_id: message.job_id,
-            hash: job.map(|job| of_job(job).hash()),
-            ntime: Some(message.ntime),
-            version: Some(message.version),
-            stream_end: 0,
-        };
-        Some((message, share))
+        let has_room = self.pipes[wire].backlog() <= 4 * BACKLOG_BYTES_MAX;
+        (is_open && is_mining && has_room).then_some(wire)
     }
 
     /// Whether `work` is what the newest template offers, under whatever name.
@@ -337,32 +407,53 @@ impl World {
                 && work.coinbase.suffix.0.windows(commitment.len()).any(|w| w == commitment)
         })
     }
+
+    /// C13 of one miner: all its channels are on the newest work, and all its shares answered.
+    pub fn faults_of(&self, number: usize) -> Vec<String> {
+        let peer = &self.peers[number];
+        let mut faults = Vec::new();
+        if !peer.may_mine {
+            return faults;
+        }
+        let (step, open) = (peer.miner.step(), peer.miner.channels().count());
+        let wanted = if peer.closes { 1 } else { peer.miner.config().channels };
+        if step != Step::Mining || open < wanted {
+            faults.push(format!("miner {number} is {step} with {open} of {wanted} channels"));
+        }
+        let view = peer.wire.and_then(|wire| self.checker.wires.get(&wire));
+        for channel in peer.miner.channels() {
+            let side = view.and_then(|view| view.channels.get(&channel.channel_id));
+            let job = side.and_then(|side| side.jobs.get(&side.newest_job?));
+            let work = job.map(|job| &self.checker.publications[job.publication].propose);
+            if !work.is_some_and(|work| self.is_newest(work)) {
+                let has = work.map(|work| work.template_id.0);
+                let newest = self.node.newest().map(|template| template.id.0);
+                faults.push(format!("miner {number} is on {has:?}, not on {newest:?}"));
+            }
+        }
+        if peer.miner.report().outstanding > 0 {
+            let left = peer.miner.report().outstanding;
+            faults.push(format!("miner {number} has {left} shares without an answer"));
+        }
+        faults
+    }
+}
+
+/// The time of a header that is found now on `job`.
+fn ntime(rolling: NtimeRolling, now: Now, job: &MiningJob) -> u32 {
+    let earliest = job.min_ntime.unwrap();
+    match rolling {
+        NtimeRolling::Fixed => earliest,
+        NtimeRolling::Elapsed => earliest + (now.mono.micros_since(job.since) / 1_000_000) as u32,
+        NtimeRolling::Clock { ahead_seconds } => earliest.max(now.unix.seconds() + ahead_seconds),
+    }
 }
 
 impl Peer {
-    fn sum_at_connect(&mut self) {
+    /// A connection begins.
+    fn begin(&mut self) {
         self.sum_before = self.miner.report().accepted_sum;
+        self.missing.clear();
+        self.last_honest = None;
     }
-}
-
-fn header(job: &GivenJob, version: u32, ntime: u32, nonce: u32) -> Header {
-    Header { version, prev_hash: job.prev_hash, root: job.root, ntime, nbits: job.nbits, nonce }
-}
-
-/// A nonce whose hash is `wanted`, or the last one tried.
-fn search(
-    job: &GivenJob,
-    version: u32,
-    ntime: u32,
-    first: u32,
-    wanted: impl Fn(&[u8; 32]) -> bool,
-) -> u32 {
-    let mut header = header(job, version, ntime, first);
-    for _ in 0..NONCES_MAX {
-        if wanted(&header.hash()) {
-            break;
-        }
-        header.nonce = header.nonce.wrapping_add(1);
-    }
-    header.nonce
 }

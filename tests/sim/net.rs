@@ -45,6 +45,8 @@ pub struct Pipe {
     /// The send in flight and how much of it has arrived.
     sending: Option<(Vec<u8>, usize)>,
     sending_since: Mono,
+    /// Whether all of it has arrived, and the shard has not looked.
+    pub is_sent: bool,
     is_down_moving: bool,
     pub is_paused: bool,
     pub is_silent: bool,
@@ -67,6 +69,7 @@ impl Pipe {
             written: 0,
             sending: None,
             sending_since: Mono(0),
+            is_sent: false,
             is_down_moving: false,
             is_paused: false,
             is_silent: false,
@@ -76,9 +79,11 @@ impl Pipe {
         }
     }
 
-    /// Whether its far end has not taken what it is sent for so long that it may be closed.
+    /// Whether its far end has not taken what it is sent for so long that it may be closed, as far
+    /// as its shard knows.
     pub fn is_stuck(&self, now: Mono) -> bool {
-        self.sending.is_some() && now >= self.sending_since.plus_millis(WRITE_STALL_MILLIS)
+        (self.sending.is_some() || self.is_sent)
+            && now >= self.sending_since.plus_millis(WRITE_STALL_MILLIS)
     }
 
     /// Bytes on their way up.
@@ -207,6 +212,7 @@ impl World {
         if is_done && state == State::Draining {
             self.hang_up(wire);
         } else if is_done && self.pipes[wire].state == State::Open {
+            self.pipes[wire].is_sent = true;
             self.tell_shard(shard, NetEvent::Sent(wire));
         }
         self.move_down(wire);

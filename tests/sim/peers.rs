@@ -348,9 +348,8 @@ impl World {
         let again = if self.may_plant(Plant::DeliveredAgain) { 2 } else { 1 };
         for copy in 0..again {
             for share in batch.shares.iter().filter(|_| !is_lost) {
-                let record = &share.record;
-                let share_id = record.share_id ^ copy;
-                let is_new = self.checker.on_delivered(share_id, record.share_hash.0);
+                let share_id = share.record.share_id ^ copy;
+                let is_new = self.checker.on_delivered(share_id, share);
                 accepted += u64::from(is_new);
                 duplicate += u64::from(!is_new);
             }

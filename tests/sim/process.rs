@@ -24,10 +24,8 @@ use work::{BlockHash, Job, Now, Template, Verdict};
 
 use crate::chance::Chance;
 use crate::checkers::Wire;
-use crate::faults::Faults;
+use crate::faults::{Auth, Faults};
 
-/// Bytes of the whole extranonce.
-const EXTRANONCE_BYTES: usize = 16;
 /// Milliseconds of the gateway's timers, short enough to matter in a world of minutes.
 const HANDSHAKE_MILLIS: u64 = 8_000;
 const SETUP_MILLIS: u64 = 20_000;
@@ -41,6 +39,9 @@ const NONCE_EXPIRE_SECONDS: u64 = 600;
 /// Hashes for which a channel has room between two jobs.
 pub const SEEN_ROOM: usize = 200;
 const CONNECTIONS_MAX: usize = 64;
+/// The secret of all miners, and that of a prefix of their names.
+pub const RIGHT_SECRET: &str = "swordfish";
+pub const SHORTER_SECRET: &str = "plaice";
 
 /// A bounded queue with credit, as between two cores.
 pub struct Ring<T> {
@@ -190,7 +191,7 @@ impl Process {
                 .map(|number| shard_core(now, number, epoch, faults, authority, chance))
                 .collect(),
             control: ControlCore {
-                control: Control::new(control_settings(faults.permits)),
+                control: Control::new(control_settings(faults)),
                 submissions,
                 facts: VecDeque::new(),
             },
@@ -215,6 +216,19 @@ impl Process {
     }
 }
 
+/// Who may open channels, with which secret; the longer prefix goes before the shorter.
+fn auth_input(auth: Auth) -> AuthInput<'static> {
+    match auth {
+        Auth::Open => AuthInput::Open,
+        Auth::Allowlist => AuthInput::Allowlist(&[("miner", RIGHT_SECRET), ("wild", "secret")]),
+        Auth::PrefixMap => AuthInput::PrefixMap(&[
+            ("mi", SHORTER_SECRET),
+            ("miner.", RIGHT_SECRET),
+            ("wild", "secret"),
+        ]),
+    }
+}
+
 fn shard_core(
     now: Now,
     number: usize,
@@ -231,7 +245,7 @@ fn shard_core(
     ShardCore {
         shard: Shard::new(
             shard_settings(number, epoch, faults),
-            Arc::new(Admission::new(AuthInput::Open, 255, [1; 32])),
+            Arc::new(Admission::new(auth_input(faults.auth), 255, [1; 32])),
             copy,
             identity,
             entropy,
@@ -256,9 +270,9 @@ fn shard_settings(number: usize, epoch: u16, faults: &Faults) -> ShardSettings {
         shard: number as u8,
         instance_id: 7,
         epoch,
-        extranonce_bytes: EXTRANONCE_BYTES,
-        target_shares_per_minute: 600.0,
-        min_difficulty: 0.5f64.powi(faults.share_bits as i32),
+        extranonce_bytes: faults.extranonce_bytes,
+        target_shares_per_minute: faults.pace as f64,
+        min_difficulty: 0.5f64.powi(faults.floor_bits as i32),
         version_mask: work::share::VERSION_ROLLING_MASK,
         handshake_timeout_ms: HANDSHAKE_MILLIS,
         setup_timeout_ms: SETUP_MILLIS,
@@ -267,12 +281,13 @@ fn shard_settings(number: usize, epoch: u16, faults: &Faults) -> ShardSettings {
         seen_room: SEEN_ROOM,
         max_connections: CONNECTIONS_MAX,
         max_connections_per_ip: 0,
-        max_workers_per_channel: 1_000,
+        max_workers_per_channel: faults.workers_max,
         max_channels_per_connection: 6,
     }
 }
 
-fn control_settings(permits: bool) -> ControlSettings {
+fn control_settings(faults: &Faults) -> ControlSettings {
+    let permits = faults.permits;
     let failure_policy = if permits { FailurePolicy::PermitAll } else { FailurePolicy::FailClosed };
     ControlSettings {
         network: Network::Regtest,
@@ -280,7 +295,7 @@ fn control_settings(permits: bool) -> ControlSettings {
         failure_policy,
         payouts: vec![Payout { script_pubkey: vec![0x51], share: 1 }],
         coinbase_tag: b"sim".to_vec(),
-        extranonce_bytes: EXTRANONCE_BYTES,
+        extranonce_bytes: faults.extranonce_bytes,
         verdict_timeout_ms: VERDICT_MILLIS,
         stale_hold_ms: HOLD_MILLIS,
         job_broadcast_interval_ms: BROADCAST_MILLIS,

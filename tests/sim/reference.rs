@@ -85,6 +85,28 @@ pub fn share_target(bits: u32) -> [u8; 32] {
     target
 }
 
+/// How many shares may still be sent: a bucket that holds ten minutes of the goal, at least 64
+/// shares, and refills at ten times the goal.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// Nanoseconds of refill that are owed, and since when.
+    owed: u64,
+    at: u64,
+}
+
+impl Bucket {
+    /// Whether a share at `micros` is within the rate of `pace` shares a minute.
+    pub fn take(&mut self, micros: u64, pace: u64) -> bool {
+        let share = 60_000_000_000 / (10 * pace);
+        let nanos = micros * 1_000;
+        self.owed = self.owed.saturating_sub(nanos - self.at);
+        self.at = nanos;
+        let is_within = self.owed + share <= (10 * pace).max(64) * share;
+        self.owed += if is_within { share } else { 0 };
+        is_within
+    }
+}
+
 /// Whether `hash` is at most `target`, both least significant byte first.
 pub fn is_at_most(hash: &[u8; 32], target: &[u8; 32]) -> bool {
     for place in (0..32).rev() {

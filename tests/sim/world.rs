@@ -2,25 +2,25 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::fmt;
 use std::sync::Arc;
 
 use gateway::machine::forwarder::{Batch, Posted};
 use gateway::machine::solution::Block;
-use loadgen::miner::Step;
+use loadgen::miner::MinerEvent;
 use sv2::AuthorityKey;
 use work::contract::feed::NodeAccess;
 use work::contract::verifier::{FromVerifier, ToVerifier};
-use work::{BlockHash, Job, Mono, Now, Template, Tip, UnixTime};
+use work::{BlockHash, Job, Mono, Now, Target, Template, Tip, UnixTime};
 
 use crate::chance::Chance;
-use crate::checkers::{Checker, Rule, Wire};
+use crate::checkers::{Bounds, Checker, Rule, Wire};
 use crate::faults::{Faults, MILLI, Plant, SECOND};
 use crate::miners::Peer;
 use crate::net::{Pipe, State, Who};
 use crate::node::Node;
 use crate::peers::Verifier;
 use crate::process::{Fact, Process, SEEN_ROOM};
+use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::wild::Wild;
 
@@ -32,6 +32,8 @@ const SETTLE_MICROS: u64 = 100 * SECOND;
 /// Longest time in which all connections end when the gateway stops, and in which it delivers.
 const DRAIN_MICROS: u64 = 3 * SECOND;
 const DELIVER_MICROS: u64 = 5 * SECOND;
+/// Longest time, without faults, between a SetTarget and the job behind it.
+pub const FRESH_MICROS: u64 = 30 * SECOND;
 /// Events after which a world is said to run away.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -111,57 +113,6 @@ pub struct Wake {
     pub slow_until: Mono,
 }
 
-/// What a world saw, for the summary.
-#[derive(Debug, Clone, Default)]
-pub struct Stats {
-    pub steps: u64,
-    pub hashes: u64,
-    pub shares: u64,
-    pub refused: u64,
-    pub blocks: u64,
-    pub tips: u64,
-    pub publications: u64,
-    pub connections: u64,
-    pub starts: u64,
-    pub mischief: u64,
-}
-
-impl Stats {
-    /// Add another world's.
-    pub fn add(&mut self, other: &Stats) {
-        self.steps += other.steps;
-        self.hashes += other.hashes;
-        self.shares += other.shares;
-        self.refused += other.refused;
-        self.blocks += other.blocks;
-        self.tips += other.tips;
-        self.publications += other.publications;
-        self.connections += other.connections;
-        self.starts += other.starts;
-        self.mischief += other.mischief;
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} steps, {} hashes, {} shares accepted, {} refused, {} blocks, {} tips, {} jobs \
-             published, {} connections, {} starts, {} strokes of mischief",
-            self.steps,
-            self.hashes,
-            self.shares,
-            self.refused,
-            self.blocks,
-            self.tips,
-            self.publications,
-            self.connections,
-            self.starts,
-            self.mischief,
-        )
-    }
-}
-
 /// What a run of a world came to.
 pub struct Outcome {
     pub violations: Vec<(Rule, String)>,
@@ -181,6 +132,8 @@ pub struct World {
     pub has_planted: bool,
     /// The faults are over; and mining is.
     pub is_calm: bool,
+    /// When the faults ended.
+    pub calm_at: Option<Mono>,
     pub is_quiet: bool,
     pub is_draining: bool,
     pub trace: Trace,
@@ -222,7 +175,13 @@ impl World {
         let now = Now { mono: Mono(0), unix: UnixTime(BEGIN_UNIX_MILLIS) };
         let authority = AuthorityKey::from_secret_bytes([7; 32]).unwrap();
         let node = Node::new(faults.nbits, now, &mut chance);
-        let share_bits = faults.share_bits;
+        let bounds = Bounds {
+            extranonce_bytes: faults.extranonce_bytes,
+            floor_bits: faults.floor_bits,
+            pace: faults.pace,
+            workers_max: faults.workers_max,
+            seen_room: SEEN_ROOM,
+        };
         let mut world = World {
             now: Mono(0),
             agenda: BinaryHeap::new(),
@@ -232,10 +191,11 @@ impl World {
             plant,
             has_planted: false,
             is_calm: false,
+            calm_at: None,
             is_quiet: false,
             is_draining: false,
             trace: Trace::new(is_printed),
-            checker: Checker::new(SEEN_ROOM, share_bits),
+            checker: Checker::new(bounds),
             stats: Stats::default(),
             authority,
             generation: 0,
@@ -420,7 +380,7 @@ impl World {
             Event::Drained(_, since) => self.on_drained(since),
             Event::Start => self.start(),
             Event::Calm => self.on_calm(),
-            Event::Quiet => self.is_quiet = true,
+            Event::Quiet => self.on_quiet(),
         }
     }
 
@@ -534,6 +494,7 @@ impl World {
         let now = self.now();
         self.trace.note(now.mono, format_args!("the faults are over"));
         self.is_calm = true;
+        self.calm_at = Some(now.mono);
         self.faults.switch_off();
         self.verifier.mute_until = 0;
         for wake in self.wakes.values_mut() {
@@ -551,24 +512,28 @@ impl World {
         self.after(CALM_MICROS, Event::Quiet);
     }
 
+    /// Nobody mines any more.
+    fn on_quiet(&mut self) {
+        self.is_quiet = true;
+        if !self.may_plant(Plant::TargetAlone) {
+            return;
+        }
+        let now = self.now();
+        for wire in self.peers.iter().filter_map(|peer| peer.wire) {
+            let view = self.checker.wires.get(&wire);
+            let side = view.and_then(|view| view.channels.first_key_value());
+            let Some((channel_id, side)) = side else { continue };
+            let (channel_id, target) = (*channel_id, Target::from_le_bytes(side.target()));
+            let lie = MinerEvent::TargetSet { channel_id, target };
+            self.checker.on_frame(wire, now, &[lie]);
+        }
+    }
+
     /// C13: everybody is on the newest work, and everything is settled.
     fn check_end(&mut self) {
         let mut faults: Vec<String> = Vec::new();
-        for (number, peer) in self.peers.iter().enumerate() {
-            let wire = peer.wire.and_then(|wire| self.checker.wires.get(&wire));
-            let job = wire.and_then(|view| view.jobs.get(&view.newest_job?));
-            let work = job.map(|job| &self.checker.publications[job.publication].propose);
-            let has_newest = work.is_some_and(|work| self.is_newest(work));
-            if peer.miner.step() != Step::Mining || !has_newest {
-                let has = work.map(|work| work.template_id.0);
-                let newest = self.node.newest().map(|template| template.id.0);
-                let step = peer.miner.step();
-                faults.push(format!("miner {number} is {step}, on {has:?}, not on {newest:?}"));
-            }
-            if peer.miner.report().outstanding > 0 {
-                let left = peer.miner.report().outstanding;
-                faults.push(format!("miner {number} has {left} shares without an answer"));
-            }
+        for number in 0..self.peers.len() {
+            faults.extend(self.faults_of(number));
         }
         match &self.process {
             None => faults.push("the process is down".into()),
