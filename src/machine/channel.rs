@@ -210,7 +210,7 @@ impl Channel {
             transport.seal(&job, wire)?;
         }
         if is_new_tip {
-            transport.seal(&new_tip(posted, self.channel_id, job_id), wire)?;
+            transport.seal(&new_tip(posted, self.channel_id, job_id, ntime), wire)?;
         }
         state.counters.add(counter::JOBS_SENT, 1);
         state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));
@@ -332,13 +332,13 @@ pub fn extended_job(
     }
 }
 
-/// The tip of the newest job, which names the job.
-pub fn new_tip(posted: &Posted, channel_id: u32, job_id: u32) -> SetNewPrevHash {
+/// The tip of the newest job, which names the job, for a miner that begins at `min_ntime`.
+pub fn new_tip(posted: &Posted, channel_id: u32, job_id: u32, min_ntime: u32) -> SetNewPrevHash {
     SetNewPrevHash {
         channel_id,
         job_id,
         prev_hash: posted.job.template.tip.prev_hash.0,
-        min_ntime: posted.ntime,
+        min_ntime,
         nbits: posted.job.template.tip.nbits,
     }
 }

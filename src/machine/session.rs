@@ -522,7 +522,8 @@ impl OpenConnection<'_> {
         let job = extended_job(posted, GROUP_CHANNEL_ID, job_id, min_ntime, is_rolled);
         self.transport.seal(&job, &mut out.wire)?;
         if is_new_tip {
-            self.transport.seal(&new_tip(posted, GROUP_CHANNEL_ID, job_id), &mut out.wire)?;
+            let tip = new_tip(posted, GROUP_CHANNEL_ID, job_id, ntime);
+            self.transport.seal(&tip, &mut out.wire)?;
         }
         self.state.counters.add(counter::JOBS_SENT, 1);
         self.state.counters.add(counter::TIPS_SENT, u64::from(is_new_tip));

@@ -458,3 +458,46 @@ fn heard_of_jobs(peer: &mut Peer) -> Vec<(u8, u32)> {
     }
     all
 }
+
+/// Goal: where a member of a group is ahead, the others begin at the time that they are told.
+/// Method: one of them has a new target on its way; a share at the time of the tip counts.
+#[test]
+fn a_group_begins_when_its_tip_says() {
+    let mut house = House::new();
+    let mut peer = house.set_up(0);
+    let channels: Vec<PeerChannel> = (0..2)
+        .map(|_| {
+            let channel = house.open_for(&mut peer, true, 4);
+            peer.types();
+            channel
+        })
+        .collect();
+    house.stall(&peer);
+    house.publish(job(2, 1));
+    house.listen(&mut peer);
+    house.publish(job(3, 3));
+    let target = peer.seal(&sv2::message::mining::UpdateChannel {
+        channel_id: channels[0].channel_id,
+        nominal_hash_rate: house.rate_for(2),
+        maximum_target: [0xff; 32],
+    });
+    house.deliver(&mut peer, &target);
+    let open = peer.seal(&crate::plain::open_extended(9, 4));
+    house.deliver(&mut peer, &open);
+    house.unstall(&mut peer);
+    let mut named = (0, 0);
+    while !peer.heard.is_empty() {
+        peer.next(|message| {
+            if let ToMiner::SetNewPrevHash(tip) = message
+                && tip.channel_id == 1
+            {
+                named = (tip.job_id, tip.min_ntime);
+            }
+        });
+    }
+    assert_ne!(named, (0, 0), "a tip for the group");
+    let mut share = house.grind(&channels[0], named.0, |_, _| true);
+    share.claim.ntime = named.1;
+    share.mine_good(&channels[0]);
+    assert_eq!(house.submit(&mut peer, &share), Ok(()));
+}
