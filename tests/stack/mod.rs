@@ -26,7 +26,7 @@ use node::Node;
 use process::Process;
 
 /// Longest wait for anything that is not said to take long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
