@@ -118,6 +118,9 @@ pub struct Tally {
     pub blocks_found: u64,
     /// Jobs received.
     pub jobs_received: u64,
+    /// Numbers left out between two jobs of a channel: where the server numbers jobs in a row, jobs
+    /// that a newer one overtook before they were sent.
+    pub jobs_left_out: u64,
     /// `SetNewPrevHash` messages received.
     pub prev_hashes_received: u64,
     /// `SetTarget` received, one of a group once for each of its channels.
@@ -157,6 +160,7 @@ impl Tally {
             rejects: Counts::default(),
             blocks_found: 0,
             jobs_received: 0,
+            jobs_left_out: 0,
             prev_hashes_received: 0,
             targets_received: 0,
             errors: Counts::default(),
@@ -178,7 +182,10 @@ impl Tally {
     /// Counts what an event says, latencies of connecting and switching excepted.
     pub fn count_event(&mut self, event: &MinerEvent, at: work::Mono) {
         match event {
-            MinerEvent::JobReceived { .. } => self.jobs_received += 1,
+            MinerEvent::JobReceived { left_out, .. } => {
+                self.jobs_received += 1;
+                self.jobs_left_out += u64::from(*left_out);
+            }
             MinerEvent::TipSwitched { .. } => self.prev_hashes_received += 1,
             MinerEvent::TargetSet { .. } => self.targets_received += 1,
             MinerEvent::ShareSubmitted { .. } => self.submitted += 1,
@@ -237,6 +244,7 @@ impl Tally {
         self.rejects.merge(&other.rejects);
         self.blocks_found += other.blocks_found;
         self.jobs_received += other.jobs_received;
+        self.jobs_left_out += other.jobs_left_out;
         self.prev_hashes_received += other.prev_hashes_received;
         self.targets_received += other.targets_received;
         self.errors.merge(&other.errors);
@@ -316,6 +324,8 @@ pub struct Report {
     pub blocks_found: u64,
     /// Jobs received.
     pub jobs: u64,
+    /// Numbers left out between two jobs of a channel.
+    pub jobs_left_out: u64,
     /// `SetNewPrevHash` messages received.
     pub prev_hashes: u64,
     /// `SetTarget` messages received.
@@ -384,6 +394,7 @@ impl Report {
             rejects: tally.rejects.clone(),
             blocks_found: tally.blocks_found,
             jobs: tally.jobs_received,
+            jobs_left_out: tally.jobs_left_out,
             prev_hashes: tally.prev_hashes_received,
             targets: tally.targets_received,
             errors: tally.errors.clone(),

@@ -50,6 +50,8 @@ pub enum MinerEvent {
         channel_id: u32,
         /// Number of the job.
         job_id: u32,
+        /// Numbers left out between the job before and this one.
+        left_out: u32,
         /// Version of the header.
         version: u32,
         /// Root under this channel's extranonce, with zeros where the miner rolls it.

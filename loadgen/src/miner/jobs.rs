@@ -52,6 +52,8 @@ pub(crate) struct Jobs {
     tip: Option<Tip>,
     /// The last job of the tip before, for shares that are stale on purpose.
     stale: Option<Box<(Job, Tip)>>,
+    /// Number of the newest job that came.
+    newest: Option<u32>,
 }
 
 impl Jobs {
@@ -67,6 +69,12 @@ impl Jobs {
     /// A job that the latest `SetNewPrevHash` made stale, with its tip.
     pub fn stale(&self) -> Option<&(Job, Tip)> {
         self.stale.as_deref()
+    }
+
+    /// Numbers between the newest job and this one: of jobs that the server made and never sent
+    /// here, if it numbers all of them in a row.
+    pub fn left_out_before(&self, job_id: u32) -> u32 {
+        self.newest.map_or(0, |newest| job_id.saturating_sub(newest).saturating_sub(1))
     }
 
     /// Whether a job of this number is pending or good for shares.
@@ -93,6 +101,7 @@ impl Jobs {
         if self.knows(job_id) {
             return Err(MinerError::JobIdReused { job_id });
         }
+        self.newest = self.newest.max(Some(job_id));
         match job.facts.min_ntime {
             None if self.futures.len() >= FUTURE_JOBS_MAX => {
                 Err(MinerError::TooManyFutureJobs { job_id })

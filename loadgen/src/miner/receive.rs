@@ -206,12 +206,14 @@ impl Miner {
         }
         let facts = job.facts;
         let Some(channel) = self.channels.get_mut(index) else { return Ok(()) };
+        let left_out = channel.jobs.left_out_before(facts.job_id);
         channel.receive(job)?;
         let tip = channel.jobs.tip().filter(|_| facts.min_ntime.is_some());
         let channel_id = channel.id;
         self.event(MinerEvent::JobReceived {
             channel_id,
             job_id: facts.job_id,
+            left_out,
             version: facts.version,
             merkle_root: facts.merkle_root,
             min_ntime: facts.min_ntime,

@@ -29,8 +29,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "work: {} jobs, {} prev hashes, {} targets, {} tips, {:.0} hashes/s ({} behind)",
+            "work: {} jobs ({} left out), {} prev hashes, {} targets, {} tips, {:.0} hashes/s ({} behind)",
             self.jobs,
+            self.jobs_left_out,
             self.prev_hashes,
             self.targets,
             self.tip_count,
