@@ -29,7 +29,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "work: {} jobs ({} left out), {} prev hashes, {} targets, {} tips, {:.0} hashes/s ({} behind)",
+            "work: {} jobs ({} left out), {} prev hashes, {} targets, {} tips, {:.0} hashes/s \
+             ({} behind)",
             self.jobs,
             self.jobs_left_out,
             self.prev_hashes,
