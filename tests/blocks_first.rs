@@ -75,8 +75,8 @@ fn a_stale_share_that_is_a_block() {
     assert_eq!(miner.answer(&other), Err("stale-share".into()));
     arrival(&node, &other.hash);
     wait_until("the second answer", PATIENCE, || submits(&stack, "accepted") == 2.0);
-    assert_eq!(stack.gateway.metric("blocks_found_total"), 2.0);
-    assert_eq!(stack.gateway.metric("solutions_total"), 3.0);
+    stack.gateway.wait_for_metric("blocks_found_total", 2.0);
+    stack.gateway.wait_for_metric("solutions_total", 3.0);
     assert_eq!(submits(&stack, "rejected"), 0.0);
     assert_eq!(stack.accepted(), 0);
 }
@@ -141,7 +141,7 @@ fn a_block_on_a_held_job() {
 
     stack.verifier.start();
     follow(&mut miner, channel_id, tip);
-    assert_eq!(stack.gateway.metric("prevhash_hold_active"), 0.0);
+    stack.gateway.wait_for_metric("prevhash_hold_active", 0.0);
     let share = good_block(&miner.work(channel_id), target);
     assert_eq!(miner.answer(&share), Ok(()));
     assert_eq!(arrival(&node, &share.hash), "active");

@@ -108,7 +108,7 @@ fn nonsense_on_the_port() {
     for share in shares_of(&work, target, 3) {
         assert_eq!(miner.answer(&share), Ok(()));
     }
-    assert_eq!(stack.gateway.metric("connections{state=\"open\"}"), 1.0);
+    stack.gateway.wait_for_metric("connections{state=\"open\"}", 1.0);
 }
 
 /// Goal: two gateways never share extranonces by sharing a folder, and the second one says why.
@@ -375,8 +375,8 @@ fn metrics_and_readiness() {
     }
     assert!(families.keys().all(|name| name.starts_with("reservegrid_")), "{families:?}");
     assert_eq!(stack.share_reasons(), BTreeMap::from([("ok".to_owned(), 2)]));
-    assert_eq!(stack.gateway.metric("connections{state=\"open\"}"), 1.0);
-    assert_eq!(stack.gateway.metric("channels{kind=\"standard\"}"), 1.0);
+    stack.gateway.wait_for_metric("connections{state=\"open\"}", 1.0);
+    stack.gateway.wait_for_metric("channels{kind=\"standard\"}", 1.0);
 
     stack.verifier.kill();
     wait_until("not ready", PATIENCE, || {
@@ -387,5 +387,5 @@ fn metrics_and_readiness() {
     assert_eq!(status, 200, "alive, if not ready");
     stack.verifier.start();
     stack.gateway.wait_ready();
-    assert_eq!(stack.gateway.metric("verifier_connects_total"), 2.0);
+    stack.gateway.wait_for_metric("verifier_connects_total", 2.0);
 }

@@ -164,7 +164,9 @@ fn two_hundred_shares_on_signet() {
     assert_books_balance(&stack, &device);
     // The mempool is empty, so the full template of a tip is the coinbase-only one: giving it out
     // again would make the miner find the same shares twice.
-    let published = stack.gateway.metric("jobs_published_total");
-    assert_eq!(published, stack.gateway.metric("tips_total"));
+    let published = || stack.gateway.metric("jobs_published_total");
+    wait_until("a job for every tip", stack::PATIENCE, || {
+        published() == stack.gateway.metric("tips_total")
+    });
     println!("{} shares over {tips} tips", stack.accepted());
 }

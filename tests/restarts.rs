@@ -176,7 +176,7 @@ fn confirm(name: &str, stack: &Stack, chain: &mut Chain, crowd: &Crowd, took: Du
     wait_until(&format!("shares after {name}"), PATIENCE, || {
         crowd.assert_received_all(stack, name) >= shares + MINERS / 2
     });
-    assert_eq!(stack.gateway.metric("connections{state=\"open\"}"), MINERS as f64);
+    stack.gateway.wait_for_metric("connections{state=\"open\"}", MINERS as f64);
 }
 
 fn restart_node(stack: &Stack, chain: &mut Chain, crowd: &Crowd, how: End) {

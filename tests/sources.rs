@@ -43,7 +43,7 @@ fn see_the_loss(stack: &Stack, what: &str, since: Instant) {
     let took = since.elapsed();
     eprintln!("{what}: the gateway knows after {took:?}");
     assert!(took < SEEN_WITHIN, "{what}: {took:?}");
-    assert_eq!(stack.gateway.metric("ready{component=\"templates\"}"), 0.0);
+    stack.gateway.wait_for_metric("ready{component=\"templates\"}", 0.0);
 }
 
 /// Goal: kill -9 of the only node, and a template-manager that is killed or hangs, are each seen at
@@ -60,7 +60,7 @@ fn the_loss_of_the_source_is_seen() {
     see_the_loss(&stack, "kill -9 of the node", since);
     let (status, body) = stack.template_manager.readiness().unwrap();
     assert!(status == 503 && body.contains("\"lacking\":[\"node\"]"), "{status} {body}");
-    assert_eq!(stack.template_manager.metric("ready{component=\"node\"}"), 0.0);
+    stack.template_manager.wait_for_metric("ready{component=\"node\"}", 0.0);
     node.restart();
     wait_until("readiness after the node's restart", PATIENCE, || is_ready(&stack));
 
@@ -123,7 +123,7 @@ fn the_next_node_takes_over() {
     carry(&first, &second);
     carry(&second, &first);
     wait_until("the same tip", PATIENCE, || first.tip() == share.hash);
-    assert_eq!(stack.template_manager.metric(in_use), 1.0);
+    stack.template_manager.wait_for_metric(in_use, 1.0);
     assert!(is_ready(&stack));
     assert_eq!(miner.work(channel_id).tip.unwrap().prev_hash, share.hash);
 }

@@ -132,8 +132,8 @@ fn mine_through_it(program: &Path, is_aggregated: bool, least: Duration) {
     assert_eq!(names.collect::<Vec<_>>(), expected);
     assert_eq!(booked.values().sum::<u64>(), stack.accepted());
     // One connection over the whole run, and it is still there.
-    assert_eq!(stack.gateway.metric("connections_opened_total"), 1.0);
-    assert_eq!(stack.gateway.metric("connections{state=\"open\"}"), 1.0);
+    stack.gateway.wait_for_metric("connections_opened_total", 1.0);
+    stack.gateway.wait_for_metric("connections{state=\"open\"}", 1.0);
     println!("{:?}: {:?}, miners: {tallies:?}", start.elapsed(), translator.said());
 }
 

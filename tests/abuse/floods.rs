@@ -227,7 +227,7 @@ pub fn channels(stack: &Stack, address: &str) {
     let (opens, rude) = open_many(address, ASKED, false);
     let most = CHANNELS;
     assert_eq!(opens, Opens { opened: most, refused: ASKED - most });
-    assert_eq!(stack.gateway.metric("channels{kind=\"standard\"}"), before + most as f64);
+    stack.gateway.wait_for_metric("channels{kind=\"standard\"}", before + most as f64);
     drop(rude);
     let (opens, rude) = open_many(address, ASKED, true);
     let most = CHANNELS * OPENS_PER_CHANNEL_MAX;

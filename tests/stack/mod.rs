@@ -256,6 +256,11 @@ impl Service {
         samples(&text)
     }
 
+    /// Wait until a sample has this value: what a miner has seen may be a turn ahead of it.
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        wait_until(&format!("{name} = {value}"), PATIENCE, || self.metric(name) == value);
+    }
+
     /// One sample, named without the prefix that all have.
     pub fn metric(&self, name: &str) -> f64 {
         let full = format!("reservegrid_{name}");

@@ -205,7 +205,7 @@ fn a_stuck_reader_stalls_nobody() {
     }
     let (code, took) = service.signal("TERM");
     assert_eq!(code, Some(0));
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     drop((stuck, client));
 }
 
@@ -217,7 +217,7 @@ fn signals_end_it_in_order() {
         full_template(&told);
         let (code, took) = service.signal(name);
         assert_eq!(code, Some(0), "{name}");
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
         next(&told, |event| matches!(event, FeedEvent::Disconnected { .. }).then_some(()));
         client.stop();
     }
