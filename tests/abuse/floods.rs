@@ -182,8 +182,8 @@ pub struct Opens {
 }
 
 /// Ask for `count` channels on one connection; each is closed at once if `churns`.
-pub fn open_many(address: &str, count: usize, churns: bool) -> (Opens, Rude) {
-    let mut rude = Rude::set_up(address);
+pub fn open_many(stack: &Stack, count: usize, churns: bool) -> (Opens, Rude) {
+    let mut rude = Rude::set_up_to_read(&stack.gateway.address("listen_addr"));
     rude.stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut opens = Opens::default();
     let mut wire = Vec::new();
@@ -202,7 +202,12 @@ pub fn open_many(address: &str, count: usize, churns: bool) -> (Opens, Rude) {
             ToMiner::OpenMiningChannelError(error) => Some(Err(error.error_code.to_vec())),
             _ => None,
         });
-        match answer.expect("the connection stays open") {
+        let answer = answer.unwrap_or_else(|| {
+            let mut metrics = stack.gateway.metrics();
+            metrics.retain(|name, count| name.contains("closed_total") && *count > 0.0);
+            panic!("the connection ended after {opens:?}, {asked} asked: {metrics:?}")
+        });
+        match answer {
             Some(Ok(channel_id)) => {
                 opens.opened += 1;
                 if churns {
@@ -222,14 +227,14 @@ pub fn open_many(address: &str, count: usize, churns: bool) -> (Opens, Rude) {
 }
 
 /// One connection that asks for twenty thousand channels, and one that opens and closes as many.
-pub fn channels(stack: &Stack, address: &str) {
+pub fn channels(stack: &Stack) {
     let before = stack.gateway.metric("channels{kind=\"standard\"}");
-    let (opens, rude) = open_many(address, ASKED, false);
+    let (opens, rude) = open_many(stack, ASKED, false);
     let most = CHANNELS;
     assert_eq!(opens, Opens { opened: most, refused: ASKED - most });
     stack.gateway.wait_for_metric("channels{kind=\"standard\"}", before + most as f64);
     drop(rude);
-    let (opens, rude) = open_many(address, ASKED, true);
+    let (opens, rude) = open_many(stack, ASKED, true);
     let most = CHANNELS * OPENS_PER_CHANNEL_MAX;
     assert_eq!(opens, Opens { opened: most, refused: ASKED - most });
     drop(rude);

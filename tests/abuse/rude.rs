@@ -143,7 +143,20 @@ impl Rude {
 
     /// Shake hands and set up as one should.
     pub fn set_up(address: &str) -> Rude {
-        let mut rude = Rude::shake_hands(dial(address));
+        Rude::set_up_on(dial(address))
+    }
+
+    /// The same with an ordinary buffer, for a client that is sent megabytes and reads them:
+    /// through a window of some kilobytes they crawl when the machine is busy.
+    pub fn set_up_to_read(address: &str) -> Rude {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Rude::set_up_on(stream)
+    }
+
+    fn set_up_on(stream: TcpStream) -> Rude {
+        let mut rude = Rude::shake_hands(stream);
         rude.send(&SETUP);
         let answer = rude.hear(|message| matches!(message, ToMiner::SetupConnectionSuccess(_)));
         assert_eq!(answer, Some(true));
