@@ -154,7 +154,12 @@ impl Interner {
         if template.total_fees() > template.coinbase_value {
             return Err(field("coinbasevalue", "less than the fees"));
         }
-        self.known = template.transactions.iter().map(|t| (t.wtxid, Arc::clone(t))).collect();
+        let known: HashMap<_, _> =
+            template.transactions.iter().map(|t| (t.wtxid, Arc::clone(t))).collect();
+        if known.len() != template.transactions.len() {
+            return Err(field("transactions", "one of them twice: no block may hold that"));
+        }
+        self.known = known;
         Ok(template)
     }
 
@@ -317,6 +322,23 @@ mod tests {
         check(regtest, "rules", json!(["x".repeat(65)]), "rules");
         check(Network::Signet, "signet_challenge", json!("5121ab"), "-signetchallenge=51");
         check(Network::Signet, "height", json!(7), "(none)");
+    }
+
+    /// Two entries of one wtxid may differ in what the node says of them, and the next template
+    /// would be read with either.
+    #[test]
+    fn a_transaction_offered_twice_is_refused() {
+        let (template, mut offer) = recorded(3);
+        let twice = template.transactions.iter().chain([&template.transactions[2]]);
+        let commitment = assemble::witness_commitment(twice.map(|t| t.wtxid));
+        offer["default_witness_commitment"] = json!(bytes::encode(&commitment));
+        let mut last = offer["transactions"][2].clone();
+        last["weight"] = json!(last["weight"].as_u64().unwrap() + 4);
+        offer["transactions"].as_array_mut().unwrap().push(last);
+        let mut interner = Interner::default();
+        let error = read(&mut interner, &offer, Network::Regtest).unwrap_err().to_string();
+        assert!(error.contains("transactions: one of them twice"), "{error}");
+        assert!(interner.known.is_empty());
     }
 
     #[test]
