@@ -8,19 +8,22 @@ PROGRAMS := sv2-gateway template-manager pool-verifier reference-backend reserve
 PACKAGES := $(addprefix -p ,$(PROGRAMS))
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
-# Seconds per fuzz target, seeds of the simulator, seconds of the soak, options of the demo.
+# Seconds per fuzz target, seeds of the simulator, seconds of the soak, options of the demo, kills
+# of the gateway, seconds of each turn with and without stuck readers.
 TIME ?= 60
 SEEDS ?= 200
 SEED ?=
 SOAK_SECONDS ?= 3600
 MINERS ?= 24
+KILLS ?= 200
+TURN ?= 60
 DEMO ?=
 
 .PHONY: help build run test prepare lint format licences sim bench fuzz docs
-.PHONY: soak soak-demo soak-translator
+.PHONY: soak soak-demo soak-translator crash export-million bench-readers bench-journal
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## all programs, release profile, into target/release
 	cargo build --release $(PACKAGES)
@@ -50,7 +53,21 @@ sim: ## the simulator: SEEDS=200, or one with a trace: SEED=42
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) cargo test --test sim -- --nocapture
 
 bench: ## benchmarks; each prints what it measured
-	cargo bench
+	cargo bench --bench wire --bench share --bench cores --bench wake
+
+bench-journal: build ## the same load with the journal on the disk and in memory, in turn
+	cargo bench --bench journal_cost
+
+bench-readers: build ## acknowledgements with and without stuck readers, TURN=60 seconds each
+	SECONDS=$(TURN) cargo bench --bench stuck_readers
+
+crash: ## kill -9 of the gateway under load, KILLS=200 times, and not one share lost
+	cargo build --workspace
+	KILLS=$(KILLS) cargo test -p sv2-gateway --test crash -- --nocapture
+
+export-million: ## an export of a million shares, and the memory that it takes
+	cargo build --workspace
+	EXPORT_SHARES=1000000 cargo test -p sv2-gateway --test export -- --nocapture
 
 fuzz: ## every fuzz target for TIME=60 seconds
 	scripts/cargo-fuzz.sh $(TIME) $(FUZZ_TARGETS)

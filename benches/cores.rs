@@ -51,6 +51,7 @@ fn record() -> Entry {
         share_id: 1,
         share_hash: BlockHash([1; 32]),
         accepted_at: UnixTime(1),
+        latency_micros: 0,
         sequence_number: 1,
         job_id: 1,
         template_id: TemplateId(1),
@@ -66,6 +67,7 @@ fn record() -> Entry {
         fees: 0,
         difficulty: Difficulty::ONE,
         block_found: false,
+        coinbase_txid: None,
         hold: false,
     })
 }

@@ -4,13 +4,17 @@
 #   scripts/debian-packages.sh
 #
 # A C compiler and make build SQLite, mimalloc and the curve library; capnproto and libcapnp-dev
-# build the reference miner; the rest is used by the scripts. As root, missing ones are installed;
-# as another user, they are named.
+# build the reference miner; python3 runs docs/receiver.py in a test, e2fsprogs and mount make the
+# small disks of others; the rest is used by the scripts. As root, missing ones are installed; as
+# another user, they are named.
 set -euo pipefail
 
 say() { printf 'debian-packages: %s\n' "$*" >&2; }
 
-packages=(gcc g++ make libc6-dev pkg-config ca-certificates capnproto libcapnp-dev util-linux procps)
+packages=(
+    gcc g++ make libc6-dev pkg-config ca-certificates capnproto libcapnp-dev util-linux procps
+    python3 e2fsprogs mount
+)
 
 if ! command -v dpkg-query >/dev/null; then
     say "not a Debian system; make sure these or their like are there: ${packages[*]}"

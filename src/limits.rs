@@ -11,6 +11,41 @@ pub const FRAMES_PER_TURN: usize = 32;
 /// Shares that one step may accept.
 pub const SHARES_PER_TURN: usize = FRAMES_PER_TURN;
 
+/// Acknowledgements that one step may tell before it looks at frames; with more channels than that
+/// a connection goes on when these are sent.
+pub const ACKS_PER_STEP: usize = 224;
+
+/// Entries that one step may write: one for each frame, and the acknowledgements before them.
+pub const ENTRIES_PER_STEP: usize = FRAMES_PER_TURN + ACKS_PER_STEP;
+
+/// Refused shares of one channel that are told one by one in a second; more are told as one (D31).
+pub const REFUSALS_PER_SECOND: u32 = 10;
+
+/// Connections that one shard tells in a second as opened, as closed, or as wrongly authenticated;
+/// more are only counted.
+pub const CONNECTION_REPORTS_PER_SECOND: u32 = 256;
+
+/// Reports of one shard that wait for the end of a step.
+pub const REPORTS_WAITING_MAX: usize = 1_024;
+
+/// Reports of one shard that wait for the forwarder.
+pub const REPORT_RING: usize = 4_096;
+
+/// Events of control that wait for the forwarder.
+pub const TOLD_RING: usize = 1_024;
+
+/// Bytes of one text from outside in an event of control's.
+pub const TOLD_TEXT_BYTES_MAX: usize = 256;
+
+/// Texts of one list in such an event.
+pub const TOLD_LIST_MAX: usize = 64;
+
+/// Transactions that an event names.
+pub const TOLD_TXIDS_MAX: usize = 16;
+
+/// Bytes that are kept of each text with which a miner describes its device.
+pub const DEVICE_TEXT_BYTES_MAX: usize = 64;
+
 /// Sealed bytes that one step may write for one connection.
 ///
 /// One catch-up of a channel is three frames of fewer than 120 bytes; a connection with more
@@ -164,6 +199,80 @@ pub const RETRY_FIRST_MILLIS: u64 = 100;
 /// Longest wait before a failed batch is posted again, milliseconds.
 pub const RETRY_MAX_MILLIS: u64 = 30_000;
 
+/// Longest wait that a backend may ask for with Retry-After, milliseconds.
+pub const RETRY_AFTER_MAX_MILLIS: u64 = 3_600_000;
+
+/// Failures in a row after which only one batch at a time is posted, to see if the backend is
+/// there again.
+pub const FAILURES_BEFORE_PROBING: u32 = 20;
+
+/// Bytes that are kept of a text from the backend.
+pub const ERROR_DETAIL_BYTES_MAX: usize = 200;
+
+/// Shares that wait for an operator's decision. More are not given up: nothing but probes is
+/// posted then.
+pub const DEAD_LETTERS_MAX: usize = 10_000;
+
+/// Shares that one command of an operator is about.
+pub const COMMAND_SHARES_MAX: usize = DEAD_LETTERS_MAX;
+
+/// Blocks whose shares go to the backend ahead of all others; more of them, as on regtest, wait
+/// like any share.
+pub const BLOCKS_AHEAD_MAX: usize = 64;
+
+/// Commands of operators that wait for the forwarder.
+pub const COMMANDS_MAX: usize = 16;
+
+/// Bytes of a segment of the journal.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Bytes that wait for the disk before nothing more is taken from the rings. What one turn may add
+/// beyond it is bounded by what is in flight.
+pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of the journal that are read back at once.
+pub const READ_BACK_BYTES: usize = 256 << 10;
+
+/// Milliseconds between two checkpoints of the journal, if anything changed.
+pub const CHECKPOINT_MILLIS: u64 = 10_000;
+
+/// Milliseconds between two looks at the free space.
+pub const FREE_SPACE_MILLIS: u64 = 500;
+
+/// Free bytes below which miners are slowed.
+pub const FREE_BYTES_SLOW: u64 = 256 << 20;
+
+/// Free bytes below which no share is taken: what is left is for results and blocks.
+pub const FREE_BYTES_FULL: u64 = 128 << 20;
+
+/// Milliseconds between two turns that take shares while miners are slowed. Less than
+/// [`STARVED_MILLIS_MAX`], so that none is refused.
+pub const SLOW_TAKE_MILLIS: u64 = 500;
+
+/// Bytes of the journal that refused shares may take at once (D31).
+pub const REFUSALS_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes by which that refills in a second: 350 MB in a day at most.
+pub const REFUSALS_BYTES_PER_SECOND: u64 = 4 << 10;
+
+/// Bytes that the record of a connection's begin or end takes, about.
+pub const VISIT_BYTES: u64 = 300;
+
+/// Bytes of the journal that connections which come and go may take at once.
+pub const VISITS_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes by which that refills in a second.
+pub const VISITS_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// Milliseconds after which refused shares that found no room are told as a sum.
+pub const UNRECORDED_MILLIS: u64 = 60_000;
+
+/// Reason codes in that sum.
+pub const REFUSAL_REASONS_MAX: usize = 64;
+
+/// Verdicts that are remembered with their events, for the shares behind them.
+pub const VERDICTS_REMEMBERED: usize = 256;
+
 /// Bytes of a backend's answer that are read.
 pub const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -205,8 +314,36 @@ pub const FAILURES_PER_ADDRESS: u32 = 60;
 /// Milliseconds after which one failure of an address is forgiven.
 pub const FAILURE_FORGIVEN_MILLIS: u64 = 1_000;
 
+/// Readers of `/gateway/events` at once.
+pub const EVENT_READERS_MAX: usize = 16;
+
+/// Types of events that a reader may name.
+pub const EVENT_TYPES_MAX: usize = 32;
+
+/// Open shares of the miner a reader asks for that are remembered; others' results are looked up.
+pub const MINER_SHARES_KEPT: usize = 65_536;
+
+/// Exports of shares at once.
+pub const EXPORTS_MAX: usize = 2;
+
+/// Looks at single shares and at dead letters at once.
+pub const LOOKUPS_MAX: usize = 4;
+
+/// Threads of the ops pages that wait for the disk.
+pub const READING_THREADS: usize = 4;
+
+/// Bytes after which a piece of a stream of events is sent; the last record may go beyond it.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// Records that one piece of reading looks at, wanted or not.
+pub const RECORDS_PER_PIECE: usize = 8_192;
+
 const _: () = assert!(SHARES_PER_TURN >= FRAMES_PER_TURN); // `Output.shares` cannot overflow
+const _: () = assert!(ENTRIES_PER_STEP >= SHARES_PER_TURN + ACKS_PER_STEP);
+const _: () = assert!(REPORTS_WAITING_MAX >= 2 * FRAMES_PER_TURN); // a step alone loses none
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
 const _: () = assert!(STASH_BYTES_MAX > 80 * 1024 + RECEIVE_BUFFER_BYTES);
 const _: () = assert!(JOBS_KEPT_MAX > CANDIDATES_MAX);
 const _: () = assert!(BATCHES_WAITING_MAX > SENDER_THREADS_MAX);
+const _: () = assert!(SLOW_TAKE_MILLIS < STARVED_MILLIS_MAX); // slowed miners are not refused
+const _: () = assert!(FREE_BYTES_FULL > 2 * SEGMENT_BYTES - 1); // the next segment fits

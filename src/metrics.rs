@@ -86,8 +86,12 @@ pub mod shard {
     pub const CHANNELS_EXTENDED: usize = REFUSALS + REASONS;
     /// SetTarget given.
     pub const SET_TARGETS: usize = CHANNELS_EXTENDED + 1;
+    /// Refused shares of which no event tells: there was no room for their report.
+    pub const REFUSALS_UNRECORDED: usize = SET_TARGETS + 1;
+    /// Anything else of which no event tells, for the same reason.
+    pub const EVENTS_UNRECORDED: usize = REFUSALS_UNRECORDED + 1;
     /// Cells in all.
-    pub const CELLS: usize = SET_TARGETS + 1;
+    pub const CELLS: usize = EVENTS_UNRECORDED + 1;
 }
 
 /// What control counts.
@@ -144,8 +148,10 @@ pub mod control {
     pub const UNBUILDABLE: usize = 23;
     /// Template received to verdict.
     pub const VERDICT: usize = 24;
+    /// Events that found no room on their way to the log.
+    pub const EVENTS_UNRECORDED: usize = VERDICT + LATENCY_CELLS;
     /// Cells in all.
-    pub const CELLS: usize = VERDICT + LATENCY_CELLS;
+    pub const CELLS: usize = EVENTS_UNRECORDED + 1;
 }
 
 /// What the forwarder counts.
@@ -176,8 +182,36 @@ pub mod forwarder {
     pub const OLDEST_MILLIS: usize = 11;
     /// Channels whose names are held (gauge).
     pub const NAMES: usize = 12;
+    /// Attempts answered 3xx.
+    pub const POSTS_3XX: usize = 13;
+    /// Shares that an operator gave up.
+    pub const DISCARDED: usize = 14;
+    /// Shares that wait for an operator (gauge).
+    pub const DEAD_LETTERS: usize = 15;
+    /// Why only probes are posted (gauge): 0 they are not, 1 failures, 2 a wrong answer.
+    pub const HELD: usize = 16;
+    /// What the free space allows (gauge): 0 everything, 1 slowly, 2 nothing.
+    pub const SPACE_LEVEL: usize = 17;
+    /// Free bytes where the journal is (gauge).
+    pub const FREE_BYTES: usize = 18;
+    /// The event behind the last one on disk (gauge).
+    pub const HEAD: usize = 19;
+    /// Bytes that are not on disk (gauge).
+    pub const UNSYNCED_BYTES: usize = 20;
+    /// Whether the journal cannot be written now (gauge).
+    pub const DISK_FAULT: usize = 21;
+    /// Failed writes and syncs.
+    pub const DISK_FAULTS: usize = 22;
+    /// Places of the journal that could not be read back.
+    pub const DAMAGES: usize = 23;
+    /// Events that found no room.
+    pub const EVENTS_LOST: usize = 24;
+    /// Since when the disk has been at one thing, Unix milliseconds (gauge); 0: it is at none.
+    pub const DISK_BUSY_SINCE: usize = 25;
+    /// Time of a sync.
+    pub const SYNC: usize = 26;
     /// Cells in all.
-    pub const CELLS: usize = 13;
+    pub const CELLS: usize = SYNC + super::LATENCY_CELLS;
 }
 
 /// Numbers of one machine.

@@ -148,12 +148,12 @@ pub struct Config {
     pub share_batch_interval_ms: u64,
     /// Time for one attempt.
     pub share_forward_timeout_ms: u64,
-    /// Attempts until a share is given up; 0: never, the only value yet.
+    /// Attempts until a share becomes a dead letter; 0: never.
     pub share_forward_max_attempts: u64,
     /// Longest wait between two attempts.
     pub share_forward_backoff_max_ms: u64,
-    /// Days that delivered shares are kept; `None`: they are not, the only value yet.
-    pub share_retention_days: Option<u64>,
+    /// Days that settled shares are kept; 0: for ever.
+    pub share_retention_days: u64,
     /// Whom the coinbase pays. At least one.
     pub payouts: Vec<Payout>,
     /// Tag in the coinbase.
@@ -419,7 +419,7 @@ fn assemble(
         share_forward_timeout_ms: share.forward_timeout_ms?,
         share_forward_max_attempts: share.forward_max_attempts?,
         share_forward_backoff_max_ms: share.forward_backoff_max_ms?,
-        share_retention_days: None,
+        share_retention_days: share.retention_days?,
         payouts: mining.payouts?,
         coinbase_tag: mining.coinbase_tag?,
         extranonce_size: mining.extranonce_size?,

@@ -109,7 +109,7 @@ keys! {
     SHARE_FORWARD_TIMEOUT_MS = tunable("share.share_forward_timeout_ms", "5000");
     SHARE_FORWARD_MAX_ATTEMPTS = tunable("share.share_forward_max_attempts", "0");
     SHARE_FORWARD_BACKOFF_MAX_MS = tunable("share.share_forward_backoff_max_ms", "30000");
-    SHARE_RETENTION_DAYS = required("share.share_retention_days", "30");
+    SHARE_RETENTION_DAYS = tunable("share.share_retention_days", "30");
 
     AUTH_MODE = required("auth.mode", "\"allowlist\"  # or prefix_map, open");
     ALLOWLIST =

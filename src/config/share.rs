@@ -24,6 +24,9 @@ const SECRET_BYTES_GOOD: usize = 32;
 /// Longest queue: each entry is some hundred bytes in every shard's ring.
 const QUEUE_MAX: u64 = 4_194_304;
 
+/// Longest retention: a hundred years.
+const RETENTION_DAYS_MAX: u64 = 36_525;
+
 /// The values; `None` where one is wrong or lacking.
 pub(super) struct Share {
     pub upstream_url: Option<String>,
@@ -34,6 +37,7 @@ pub(super) struct Share {
     pub forward_timeout_ms: Option<u64>,
     pub forward_max_attempts: Option<u64>,
     pub forward_backoff_max_ms: Option<u64>,
+    pub retention_days: Option<u64>,
 }
 
 /// Read the section. Without miners nothing of it is required.
@@ -55,7 +59,6 @@ pub(super) fn read(reader: &mut Reader, has_miners: bool) -> Share {
     };
     let (forward_queue_size, forward_max_in_flight) = queue(reader, has_miners);
     let (batch_interval_ms, forward_timeout_ms) = times(reader);
-    refuse_retention(reader);
     Share {
         upstream_url,
         upstream_secrets,
@@ -63,8 +66,9 @@ pub(super) fn read(reader: &mut Reader, has_miners: bool) -> Share {
         forward_max_in_flight,
         batch_interval_ms,
         forward_timeout_ms,
-        forward_max_attempts: attempts(reader),
+        forward_max_attempts: reader.number(SHARE_FORWARD_MAX_ATTEMPTS, 0..=u64::from(u32::MAX)),
         forward_backoff_max_ms: reader.number(SHARE_FORWARD_BACKOFF_MAX_MS, 100..=3_600_000),
+        retention_days: reader.number(SHARE_RETENTION_DAYS, 0..=RETENTION_DAYS_MAX),
     }
 }
 
@@ -169,26 +173,4 @@ fn times(reader: &mut Reader) -> (Option<u64>, Option<u64>) {
         reader.refuse(found, &expected, &found.assignment("100"));
     }
     (batch.map(|(batch, _)| batch), timeout)
-}
-
-fn attempts(reader: &mut Reader) -> Option<u64> {
-    let found = reader.take(SHARE_FORWARD_MAX_ATTEMPTS);
-    let (attempts, found) = reader.number_of(found, 0..=u64::from(u32::MAX))?;
-    if attempts > 0 {
-        let expected = "0, for ever: there is no place yet for shares that are given up";
-        reader.refuse(&found, expected, &format!("{}, or remove it", found.assignment("0")));
-        return None;
-    }
-    Some(attempts)
-}
-
-fn refuse_retention(reader: &mut Reader) {
-    if !reader.is_given(SHARE_RETENTION_DAYS) {
-        reader.left_out(SHARE_RETENTION_DAYS);
-        return;
-    }
-    if let Some(found) = reader.take(SHARE_RETENTION_DAYS) {
-        let expected = "nothing: in this version shares are not kept once they are delivered";
-        reader.refuse(&found, expected, "remove it; the backend keeps the shares");
-    }
 }

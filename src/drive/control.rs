@@ -14,6 +14,7 @@ use work::{BlockHash, Mono, Verdict};
 
 use super::clock::Clock;
 use super::nodes::Nodes;
+use super::notes::{self, Origin};
 use super::verifier::Proposal;
 use super::wait;
 use crate::limits::{CONTROL_FACTS_MAX, SOLUTION_RING, SUBMIT_DRAIN_MILLIS};
@@ -21,6 +22,7 @@ use crate::machine::Solution;
 use crate::machine::board::BoardUpdate;
 use crate::machine::control::{Action, Control, Note};
 use crate::machine::solution::{Block as FoundBlock, NodeAnswer, Submissions, SubmitAction};
+use crate::machine::told::Told;
 use crate::metrics::{Block, control as counter};
 
 /// What the control core hears from ordinary threads.
@@ -85,6 +87,8 @@ pub struct ControlPorts {
     pub proposals: Queue<Proposal>,
     /// Threads for blocks.
     pub nodes: Nodes,
+    /// Events, to the forwarder; they may be lost. Without it none are told.
+    pub notes: Option<Sender<Told>>,
     /// Wakes this core.
     pub bell: Bell,
     /// What others see.
@@ -106,6 +110,10 @@ struct Driver {
     submissions: Submissions,
     ports: ControlPorts,
     clock: Clock,
+    /// Blocks that were found and are to be told when they are on their way.
+    found: Vec<Arc<Solution>>,
+    /// Where templates come from.
+    origin: Option<Origin>,
     /// When the end comes even if a node has not answered.
     stop_at: Option<Mono>,
 }
@@ -113,7 +121,8 @@ struct Driver {
 /// Run control on this thread's executor until it is told to stop.
 pub async fn run(control: Control, stored: Stored, ports: ControlPorts, clock: Clock) {
     let submissions = Submissions::default();
-    let mut driver = Driver { control, submissions, ports, clock, stop_at: None };
+    let (found, origin, stop_at) = (Vec::new(), None, None);
+    let mut driver = Driver { control, submissions, ports, clock, found, origin, stop_at };
     driver.submissions.on_nodes(clock.now(), stored.nodes);
     for block in stored.blocks {
         info!(hash = %block.hash(), "a block of the last start is submitted again");
@@ -151,6 +160,9 @@ impl Driver {
         self.control.on_deadline(now);
         self.submissions.on_deadline(now);
         did |= self.act();
+        for solution in std::mem::take(&mut self.found) {
+            self.tell(notes::of_block(now.unix, &solution));
+        }
         self.ports.block.publish(&self.control.counters);
         did
     }
@@ -173,9 +185,11 @@ impl Driver {
         for ring in &mut self.ports.solutions {
             for _ in 0..SOLUTION_RING {
                 let Some(solution) = ring.pop() else { break };
-                let block = FoundBlock::Found(Arc::new(solution));
+                let solution = Arc::new(solution);
+                let block = FoundBlock::Found(Arc::clone(&solution));
                 if self.submissions.on_block(self.clock.now(), block) {
                     self.control.on_block_found();
+                    self.found.push(solution);
                 }
                 did = true;
             }
@@ -200,6 +214,7 @@ impl Driver {
                 };
                 self.control.counters.add(cell, 1);
                 self.submissions.on_answer(now, &node, hash, &answer);
+                self.tell(notes::of_answer(now.unix, &node, hash, &answer));
             }
         }
     }
@@ -210,6 +225,7 @@ impl Driver {
             FeedEvent::Connected => self.control.on_source_connected(),
             FeedEvent::Source { network, demo } => {
                 info!(%network, demo, "template source");
+                self.origin = Some(if demo { Origin::Demo } else { Origin::Node });
                 self.control.on_source_network(network);
             }
             FeedEvent::Nodes(_) if self.control.is_source_refused() => (),
@@ -254,10 +270,23 @@ impl Driver {
                     let _ = self.ports.proposals.try_send(Proposal { job, reason });
                 }
                 Action::Board(update) => self.publish(&update),
-                Action::Note(note) => log(&note),
+                Action::Note(note) => {
+                    log(&note);
+                    let told = notes::of_note(self.clock.now(), self.origin, &note);
+                    told.into_iter().for_each(|told| self.tell(told));
+                }
             }
         }
         did
+    }
+
+    /// An event to the log. Control waits for nobody: without room it is counted.
+    fn tell(&mut self, told: Told) {
+        let Some(ring) = &mut self.ports.notes else { return };
+        match ring.try_send(told) {
+            Ok(()) => ring.ring_bell(),
+            Err(_) => self.control.counters.add(counter::EVENTS_UNRECORDED, 1),
+        }
     }
 
     fn publish(&mut self, update: &BoardUpdate) {
@@ -273,10 +302,10 @@ impl Driver {
 fn log(note: &Note) {
     match note {
         Note::TipSeen { prev_hash, height } => info!(%prev_hash, height, "new tip"),
-        Note::Switched { template_id, micros, late } => {
-            info!(template = template_id.0, micros, late, "miners are switched");
+        Note::Switched { job, micros, late, .. } => {
+            info!(template = job.template.id.0, micros, late, "miners are switched");
         }
-        Note::Judged { verdict, micros, enforced } => info!(
+        Note::Judged { verdict, micros, enforced, .. } => info!(
             template = verdict.template_id.0,
             decision = ?verdict.decision,
             reasons = ?verdict.reason_codes,
@@ -288,7 +317,7 @@ fn log(note: &Note) {
             template = template_id.0,
             "a verdict is bound to other bytes than ours and is not obeyed"
         ),
-        Note::SwitchTimeout { prev_hash } => error!(
+        Note::SwitchTimeout { prev_hash, .. } => error!(
             %prev_hash,
             "no verified work for this tip within the hold: all channels are ended \
              (prevhash_switch_timeout)"

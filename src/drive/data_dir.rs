@@ -1,4 +1,5 @@
-//! The one folder the gateway writes to: a lock, the epoch, its addresses, blocks on their way.
+//! The one folder the gateway writes to: a lock, the epoch, its addresses, blocks on their way, the
+//! journal.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -48,10 +49,12 @@ impl DataDir {
     }
 
     /// The number of this start: one more than the last one's, on disk before this returns (D23).
+    /// `journaled` is the last one that the journal knows of, which is later than the file's only
+    /// if the file was lost or an old one was put back.
     ///
     /// # Errors
     /// It cannot be read or written, or all 65 535 numbers are used.
-    pub fn next_epoch(&self) -> Result<u16, String> {
+    pub fn next_epoch(&self, journaled: u16) -> Result<u16, String> {
         let path = self.path.join("epoch");
         let last = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse::<u16>().map_err(|_| {
@@ -60,7 +63,7 @@ impl DataDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(error) => return Err(explain(&path, &error)),
         };
-        let epoch = last.checked_add(1).ok_or_else(|| {
+        let epoch = last.max(journaled).checked_add(1).ok_or_else(|| {
             format!(
                 "{}: all epochs of this instance are used; give the gateway a new \
                  mining.instance_id and remove this file",
@@ -108,6 +111,20 @@ impl DataDir {
             fs::rename(&path, path.with_extension("refused"))
         };
         done.map_err(|error| explain(&path, &error))
+    }
+
+    /// The folder of the journal; it is made if it is not there.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn journal(&self) -> Result<PathBuf, String> {
+        let path = self.path.join("journal");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| explain(&path, &error))?;
+        Ok(path)
     }
 
     /// Keep the list of nodes; it may hold credentials, and so the file is ours alone.
@@ -162,14 +179,16 @@ mod tests {
         let path = folder.path().join("data");
         let first = DataDir::take(&path).unwrap();
         assert!(DataDir::take(&path).is_err());
-        assert_eq!((first.next_epoch(), first.next_epoch()), (Ok(1), Ok(2)));
+        assert_eq!((first.next_epoch(0), first.next_epoch(1)), (Ok(1), Ok(2)));
         drop(first);
         let second = DataDir::take(&path).unwrap();
-        assert_eq!(second.next_epoch(), Ok(3));
+        assert_eq!(second.next_epoch(2), Ok(3));
+        fs::remove_file(path.join("epoch")).unwrap();
+        assert_eq!(second.next_epoch(3), Ok(4), "the journal remembers it, too");
         fs::write(path.join("epoch"), "many").unwrap();
-        assert!(second.next_epoch().unwrap_err().contains("expected a number"));
+        assert!(second.next_epoch(4).unwrap_err().contains("expected a number"));
         fs::write(path.join("epoch"), "65535").unwrap();
-        assert!(second.next_epoch().unwrap_err().contains("instance_id"));
+        assert!(second.next_epoch(4).unwrap_err().contains("instance_id"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use prometheus::proto::{
 };
 
 use super::ops::Blocks;
+use super::rows::{COUNTER, From, GAUGE, ROWS};
 use crate::config::hatch::{Hatch, Hatches};
 use crate::metrics::{
     LATENCY_CELLS, LATENCY_EDGES_MICROS, control as c, forwarder as f, shard as s,
@@ -18,300 +19,6 @@ use crate::reason::{Close, CloseCause, Reason};
 
 /// Prefix of every name.
 const PREFIX: &str = "reservegrid_";
-
-type Labels = &'static [(&'static str, &'static str)];
-
-/// Which core a row reads.
-#[derive(Clone, Copy)]
-enum From {
-    Shards(usize),
-    Control(usize),
-    Forwarder(usize),
-}
-
-/// One row of the table: name, kind, page, labels, source.
-type Row = (&'static str, MetricType, &'static str, Labels, From);
-
-const COUNTER: MetricType = MetricType::COUNTER;
-const GAUGE: MetricType = MetricType::GAUGE;
-
-/// Everything that is one number. Rows of one name stand together.
-const ROWS: &[Row] = &[
-    (
-        "connections",
-        GAUGE,
-        "Connections of miners",
-        &[("state", "handshake")],
-        From::Shards(s::IN_HANDSHAKE),
-    ),
-    ("connections", GAUGE, "", &[("state", "setup")], From::Shards(s::IN_SETUP)),
-    ("connections", GAUGE, "", &[("state", "open")], From::Shards(s::OPEN)),
-    ("connections_opened_total", COUNTER, "Connections accepted", &[], From::Shards(s::ACCEPTED)),
-    (
-        "connections_refused_total",
-        COUNTER,
-        "Connections refused at a limit",
-        &[("cause", "limit")],
-        From::Shards(s::REFUSED),
-    ),
-    (
-        "noise_handshakes_total",
-        COUNTER,
-        "Handshakes completed",
-        &[("result", "ok")],
-        From::Shards(s::HANDSHAKES),
-    ),
-    (
-        "channel_opens_total",
-        COUNTER,
-        "Requests for a channel",
-        &[("result", "ok")],
-        From::Shards(s::CHANNEL_OPENS),
-    ),
-    (
-        "channel_opens_total",
-        COUNTER,
-        "",
-        &[("result", "refused")],
-        From::Shards(s::CHANNEL_REFUSALS),
-    ),
-    ("frames_received_total", COUNTER, "Frames opened", &[], From::Shards(s::FRAMES_RECEIVED)),
-    (
-        "bytes_received_total",
-        COUNTER,
-        "Sealed bytes received",
-        &[],
-        From::Shards(s::BYTES_RECEIVED),
-    ),
-    ("bytes_sent_total", COUNTER, "Sealed bytes sent", &[], From::Shards(s::BYTES_SENT)),
-    ("jobs_sent_total", COUNTER, "Jobs given to channels", &[], From::Shards(s::JOBS_SENT)),
-    (
-        "prevhash_sent_total",
-        COUNTER,
-        "SetNewPrevHash given to channels",
-        &[],
-        From::Shards(s::TIPS_SENT),
-    ),
-    ("set_target_total", COUNTER, "SetTarget given", &[], From::Shards(s::SET_TARGETS)),
-    (
-        "share_work_total",
-        COUNTER,
-        "Credited work in difficulty-1 units",
-        &[],
-        From::Shards(s::WORK),
-    ),
-    (
-        "solutions_total",
-        COUNTER,
-        "Shares that were blocks, repetitions included",
-        &[],
-        From::Shards(s::BLOCKS),
-    ),
-    (
-        "unknown_frames_total",
-        COUNTER,
-        "Frames of unknown types, skipped",
-        &[],
-        From::Shards(s::UNKNOWN_FRAMES),
-    ),
-    (
-        "credit_stalls_total",
-        COUNTER,
-        "Times reading waited for a free ring slot",
-        &[],
-        From::Shards(s::CREDIT_STALLS),
-    ),
-    (
-        "templates_received_total",
-        COUNTER,
-        "Templates taken into consideration",
-        &[],
-        From::Control(c::TEMPLATES),
-    ),
-    (
-        "verdicts_total",
-        COUNTER,
-        "Rulings of the verifier",
-        &[("verdict", "accept")],
-        From::Control(c::ACCEPTS),
-    ),
-    ("verdicts_total", COUNTER, "", &[("verdict", "reject")], From::Control(c::REJECTS)),
-    (
-        "verdict_mismatches_total",
-        COUNTER,
-        "Rulings bound to other bytes than ours",
-        &[],
-        From::Control(c::MISMATCHES),
-    ),
-    ("tips_total", COUNTER, "Tips heard", &[], From::Control(c::TIPS)),
-    (
-        "prevhash_switches_total",
-        COUNTER,
-        "Prevhash switches",
-        &[("outcome", "ok")],
-        From::Control(c::SWITCHES_OK),
-    ),
-    (
-        "prevhash_switches_total",
-        COUNTER,
-        "",
-        &[("outcome", "late")],
-        From::Control(c::SWITCHES_LATE),
-    ),
-    (
-        "prevhash_switches_total",
-        COUNTER,
-        "",
-        &[("outcome", "timeout")],
-        From::Control(c::SWITCHES_TIMEOUT),
-    ),
-    (
-        "prevhash_hold_active",
-        GAUGE,
-        "Whether miners are held on an old tip",
-        &[],
-        From::Control(c::HOLD),
-    ),
-    (
-        "verifier_connected",
-        GAUGE,
-        "Whether the verifier can be reached",
-        &[],
-        From::Control(c::VERIFIER_UP),
-    ),
-    (
-        "verifier_connects_total",
-        COUNTER,
-        "Times the verifier's link was made",
-        &[],
-        From::Control(c::VERIFIER_CONNECTS),
-    ),
-    (
-        "ready",
-        GAUGE,
-        "Whether a component is ready",
-        &[("component", "templates")],
-        From::Control(c::SOURCE_UP),
-    ),
-    ("ready", GAUGE, "", &[("component", "verifier")], From::Control(c::VERIFIER_UP)),
-    ("ready", GAUGE, "", &[("component", "work")], From::Control(c::READY)),
-    (
-        "jobs_published_total",
-        COUNTER,
-        "Jobs published to the shards",
-        &[],
-        From::Control(c::PUBLISHED),
-    ),
-    ("blocks_found_total", COUNTER, "Blocks found by miners", &[], From::Control(c::BLOCKS)),
-    (
-        "block_submits_total",
-        COUNTER,
-        "Answers of nodes to blocks",
-        &[("result", "accepted")],
-        From::Control(c::SUBMITS_ACCEPTED),
-    ),
-    (
-        "block_submits_total",
-        COUNTER,
-        "",
-        &[("result", "rejected")],
-        From::Control(c::SUBMITS_REJECTED),
-    ),
-    (
-        "block_submits_total",
-        COUNTER,
-        "",
-        &[("result", "unreachable")],
-        From::Control(c::SUBMITS_RETRIED),
-    ),
-    ("template_height", GAUGE, "Height of the current template", &[], From::Control(c::HEIGHT)),
-    (
-        "template_transactions",
-        GAUGE,
-        "Transactions of the current template",
-        &[("slot", "current")],
-        From::Control(c::TRANSACTIONS),
-    ),
-    (
-        "template_weight_units",
-        GAUGE,
-        "Weight of the current template",
-        &[("slot", "current")],
-        From::Control(c::WEIGHT),
-    ),
-    (
-        "template_fees_sats",
-        GAUGE,
-        "Fees of the current template",
-        &[("slot", "current")],
-        From::Control(c::FEES),
-    ),
-    (
-        "shares_taken_total",
-        COUNTER,
-        "Accepted shares taken over by the forwarder",
-        &[],
-        From::Forwarder(f::SHARES),
-    ),
-    (
-        "share_forward_queue_depth",
-        GAUGE,
-        "Shares that are not settled",
-        &[],
-        From::Forwarder(f::QUEUE),
-    ),
-    ("share_forward_in_flight", GAUGE, "Batches in flight", &[], From::Forwarder(f::IN_FLIGHT)),
-    (
-        "share_forward_results_total",
-        COUNTER,
-        "Settled shares",
-        &[("outcome", "delivered")],
-        From::Forwarder(f::DELIVERED),
-    ),
-    (
-        "share_forward_results_total",
-        COUNTER,
-        "",
-        &[("outcome", "duplicate")],
-        From::Forwarder(f::DUPLICATE),
-    ),
-    (
-        "share_forward_results_total",
-        COUNTER,
-        "",
-        &[("outcome", "rejected_by_upstream")],
-        From::Forwarder(f::REFUSED),
-    ),
-    (
-        "share_forward_requests_total",
-        COUNTER,
-        "Attempts to post a batch",
-        &[("code", "2xx")],
-        From::Forwarder(f::POSTS_2XX),
-    ),
-    (
-        "share_forward_requests_total",
-        COUNTER,
-        "",
-        &[("code", "4xx")],
-        From::Forwarder(f::POSTS_4XX),
-    ),
-    (
-        "share_forward_requests_total",
-        COUNTER,
-        "",
-        &[("code", "5xx")],
-        From::Forwarder(f::POSTS_5XX),
-    ),
-    ("share_forward_requests_total", COUNTER, "", &[("code", "io")], From::Forwarder(f::POSTS_IO)),
-    (
-        "share_forward_retries_total",
-        COUNTER,
-        "Attempts that are repeated",
-        &[],
-        From::Forwarder(f::RETRIES),
-    ),
-];
 
 /// Reads all blocks at a scrape.
 pub struct Exposition {
@@ -451,7 +158,7 @@ impl Collector for Exposition {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families: Vec<MetricFamily> = Vec::new();
-        for (name, kind, help, labels, from) in ROWS {
+        for (name, kind, help, labels, from) in ROWS.iter().copied().flatten() {
             let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
             let one = metric(*kind, self.number(*from) as f64, labels.collect());
             match families.last_mut().filter(|last| last.name() == format!("{PREFIX}{name}")) {
@@ -488,6 +195,12 @@ impl Collector for Exposition {
             "Share received to acknowledgement due",
             From::Shards,
             s::ACK,
+        ));
+        families.push(self.latency(
+            "outbox_fsync_duration_seconds",
+            "A sync of the journal",
+            From::Forwarder,
+            f::SYNC,
         ));
         families.push(self.latency(
             "verdict_duration_seconds",

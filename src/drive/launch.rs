@@ -1,7 +1,7 @@
 //! Threads, rings, wiring, and the end.
 //!
-//! Order at the start: lock, epoch, sockets, cores, links. Order at the end: shards stop reading
-//! and close; then the forwarder delivers what is left; then control and the ops thread.
+//! Order at the start: lock, sockets, journal and epoch, cores, links. At the end: shards stop
+//! reading and close; then the forwarder delivers what is left; then control and the ops thread.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::channel::RecvTimeoutError;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -23,26 +23,24 @@ use tracing::{error, info};
 use super::clock::Clock;
 use super::control::{ControlPorts, Fact, Facts, Stored};
 use super::data_dir::DataDir;
-use super::forwarder::{ForwarderPorts, ShardEnd};
+use super::forwarder::ShardEnd;
 use super::nodes::Nodes;
-use super::ops::{Blocks, OpsSettings};
-use super::sender::{Answers, SenderSettings};
+use super::ops::{Blocks, JournalView, OpsSettings};
+use super::outbox::Links;
 use super::shard::ShardPorts;
-use super::{control, forwarder, ops, sender, shard, verifier};
+use super::{control, ops, outbox, shard, verifier};
 use crate::config::Config;
 use crate::config::auth::Auth;
 use crate::limits::{
-    BATCHES_WAITING_MAX, BOARD_RING, CERTIFICATE_SECONDS, DESCRIPTORS_RESERVED, SENDER_THREADS_MAX,
-    SOLUTION_RING,
+    BOARD_RING, CERTIFICATE_SECONDS, DESCRIPTORS_RESERVED, REPORT_RING, SOLUTION_RING, TOLD_RING,
 };
 use crate::machine::admission::{Admission, AuthInput};
 use crate::machine::board::BoardUpdate;
 use crate::machine::control::{Control, ControlSettings};
-use crate::machine::forwarder::{Forwarder, ForwarderSettings};
 use crate::machine::shard::{Shard, ShardSettings};
 use crate::machine::solution::Block as FoundBlock;
 use crate::machine::verifier_link::Caller;
-use crate::machine::{Entry, Solution};
+use crate::machine::{Entry, Report, Solution};
 use crate::mode::Mode;
 
 /// How long an executor lets its one task run before it looks for others: there are none.
@@ -54,6 +52,9 @@ const PREEMPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Further attempts to bind a port that is taken.
 const BIND_RETRIES_MAX: u32 = 40;
+
+/// How long the forwarder may take beyond `shutdown_drain_ms` before the process ends by force.
+const FORCE_MILLIS: u64 = 10_000;
 
 /// Pause before each.
 const BIND_RETRY: Duration = Duration::from_millis(50);
@@ -74,6 +75,17 @@ struct Wiring {
     ends: Vec<ShardEnd>,
 }
 
+impl Wiring {
+    /// What the cores will show.
+    fn blocks(&self) -> Arc<Blocks> {
+        Arc::new(Blocks {
+            shards: self.shards.iter().map(|shard| Arc::clone(&shard.ports.block)).collect(),
+            control: Arc::default(),
+            forwarder: Arc::default(),
+        })
+    }
+}
+
 type Core = ExecutorJoinHandle<std::io::Result<()>>;
 
 /// Run the gateway until `stop` is set; `wake` rings every core's bell then.
@@ -90,7 +102,6 @@ pub fn run(
     check_coinbase(&config)?;
     let clock = Clock::start();
     let data_dir = Arc::new(DataDir::take(&config.data_dir)?);
-    let epoch = data_dir.next_epoch()?;
     let listeners = bind(&config)?;
     let listen_addr = listeners.first().and_then(|listener| listener.local_addr().ok());
     let http = TcpListener::bind(config.http_listen_addr).map_err(|error| {
@@ -98,21 +109,19 @@ pub fn run(
     })?;
     let http_addr = http.local_addr().map_err(|error| error.to_string())?;
     let (control_bell, forwarder_bell) = (bell()?, bell()?);
+    let opened = outbox::open(&config, &data_dir, config.shards.len(), clock.now())?;
+    let epoch = opened.epoch;
     let wiring = wire(&config, epoch, listeners, stop, &control_bell, &forwarder_bell)?;
-    let blocks = Arc::new(Blocks {
-        shards: wiring.shards.iter().map(|shard| Arc::clone(&shard.ports.block)).collect(),
-        control: Arc::default(),
-        forwarder: Arc::default(),
-    });
+    let (notes, told) = rg_ring::ring(TOLD_RING, forwarder_bell.clone());
+    let blocks = wiring.blocks();
     let shard_bells: Vec<Bell> = wiring.shards.iter().map(|s| s.ports.bell.clone()).collect();
     let late_stop = Arc::new(AtomicBool::new(false));
 
     let facts = Facts::new(control_bell.clone());
-    let ops = ops::spawn(http, Arc::clone(&blocks), ops_settings(&config, listen_addr), {
-        Arc::clone(&late_stop)
-    })?;
-    let forwarder =
-        start_forwarder(&config, epoch, wiring.ends, &forwarder_bell, &blocks, &late_stop, clock)?;
+    let links = Links { ends: wiring.ends, told, blocks: &blocks, stop: &late_stop };
+    let (journal, forwarder) = outbox::start(&config, opened, links, &forwarder_bell, clock)?;
+    let ops_settings = ops_settings(&config, listen_addr, journal);
+    let ops = ops::spawn(http, Arc::clone(&blocks), ops_settings, Arc::clone(&late_stop))?;
     let link = verifier::spawn(
         config.verifier_addr.clone(),
         caller(&config, epoch),
@@ -126,6 +135,7 @@ pub fn run(
         solutions: wiring.solutions,
         proposals: link.proposals.clone(),
         nodes: Nodes::start(Arc::clone(&data_dir), facts.clone())?,
+        notes: Some(notes),
         bell: control_bell.clone(),
         block: Arc::clone(&blocks.control),
         stop: Arc::clone(&late_stop),
@@ -134,8 +144,8 @@ pub fn run(
     let shards = start_shards(&config, wiring.shards, clock)?;
     let feed = Upstream::start(upstream(&config), move |event| facts.put(Fact::Feed(event)))?;
     write_addresses(&data_dir, &config, listen_addr, http_addr)?;
-    let (mode, auth) = (config.mode.name(), config.auth_mode);
-    info!(epoch, mode, auth, ?listen_addr, %http_addr, "gateway started");
+    let mode = config.mode.name();
+    info!(epoch, mode, auth = config.auth_mode, ?listen_addr, %http_addr, "gateway started");
 
     wake(shard_bells);
     let mut ended = Ok(());
@@ -144,6 +154,7 @@ pub fn run(
     }
     late_stop.store(true, Ordering::Relaxed);
     forwarder_bell.ring();
+    let _patience = end_in(config.shutdown_drain_ms + FORCE_MILLIS)?;
     ended = ended.and(join("the forwarder", forwarder));
     control_bell.ring();
     ended = ended.and(join("control", control));
@@ -155,6 +166,21 @@ pub fn run(
     }
     info!("gateway stopped");
     ended
+}
+
+/// End the process by force after this time, unless what is returned is dropped before: a disk that
+/// hangs keeps the forwarder for ever. Whatever is not on disk then was never acknowledged.
+fn end_in(millis: u64) -> Result<crossbeam::channel::Sender<()>, String> {
+    let (patience, ended) = crossbeam::channel::bounded::<()>(1);
+    let wait = move || {
+        if ended.recv_timeout(Duration::from_millis(millis)) == Err(RecvTimeoutError::Timeout) {
+            error!("the forwarder does not end: its disk hangs; what is not on disk is given up");
+            std::process::exit(1);
+        }
+    };
+    let thread = std::thread::Builder::new().name("patience".into()).spawn(wait);
+    thread.map_err(|error| format!("a thread cannot be started: {error}"))?;
+    Ok(patience)
 }
 
 /// Whether the coinbase fits what nodes keep for it (D33).
@@ -206,11 +232,13 @@ fn wire(
         let (solution_in, solution_out) = rg_ring::ring(SOLUTION_RING, control_bell.clone());
         let (entry_in, entry_out) =
             rg_ring::ring::<Entry>(config.share_forward_queue_size, forwarder_bell.clone());
+        let (report_in, report_out) = rg_ring::ring::<Report>(REPORT_RING, forwarder_bell.clone());
         let durable = Sequence::new(0);
         wiring.boards.push(board_in);
         wiring.solutions.push(solution_out);
         wiring.ends.push(ShardEnd {
             entries: entry_out,
+            reports: report_out,
             durable: durable.clone(),
             bell: bell.clone(),
         });
@@ -219,6 +247,7 @@ fn wire(
                 board: board_out,
                 solutions: solution_in,
                 entries: entry_in,
+                reports: Some(report_in),
                 durable,
                 bell,
                 block: Arc::default(),
@@ -253,12 +282,17 @@ fn shard_settings(config: &Config, epoch: u16, number: usize) -> ShardSettings {
     }
 }
 
-fn executor(config: &Config, name: &str, cpu: usize) -> LocalExecutorBuilder {
+/// An executor with a name, on its core if cores are pinned.
+pub(super) fn executor(config: &Config, name: &str, cpu: usize) -> LocalExecutorBuilder {
     let placement = if config.pin { Placement::Fixed(cpu) } else { Placement::Unbound };
     LocalExecutorBuilder::new(placement).name(name).preempt_timer(PREEMPT)
 }
 
-fn started(name: &str, core: Result<Core, glommio::GlommioError<()>>) -> Result<Core, String> {
+/// Its handle, or why there is none.
+pub(super) fn started(
+    name: &str,
+    core: Result<Core, glommio::GlommioError<()>>,
+) -> Result<Core, String> {
     core.map_err(|error| format!("{name} cannot be started: {error}"))
 }
 
@@ -323,54 +357,6 @@ fn copy_of(key: &AuthorityKey) -> Result<AuthorityKey, String> {
     key.to_text().parse().map_err(|error| format!("noise.privkey: {error}"))
 }
 
-fn start_forwarder(
-    config: &Config,
-    epoch: u16,
-    ends: Vec<ShardEnd>,
-    bell: &Bell,
-    blocks: &Blocks,
-    stop: &Arc<AtomicBool>,
-    clock: Clock,
-) -> Result<Core, String> {
-    let threads = config.share_forward_max_in_flight.min(SENDER_THREADS_MAX);
-    let machine = Forwarder::new(ForwarderSettings {
-        shards: ends.len(),
-        queue_size: config.share_forward_queue_size,
-        max_in_flight: threads,
-        batch_interval_ms: config.share_batch_interval_ms,
-        // With the time, so that it is new even if the epoch's file was lost.
-        batch_prefix: format!(
-            "bat_{:04x}{epoch:04x}{:08x}",
-            config.instance_id,
-            clock.now().unix.seconds()
-        ),
-    });
-    let (batches, waiting) = crossbeam::channel::bounded(BATCHES_WAITING_MAX);
-    let answers =
-        Answers { queue: Arc::new(ArrayQueue::new(BATCHES_WAITING_MAX)), bell: bell.clone() };
-    let settings = SenderSettings {
-        url: config.share_upstream_url.clone(),
-        secret: config.share_upstream_secret.reveal().to_owned(),
-        gateway_id: gateway_id(config),
-        timeout: Duration::from_millis(config.share_forward_timeout_ms),
-    };
-    sender::spawn(threads, &settings, &waiting, &answers, clock)?;
-    let ports = ForwarderPorts {
-        shards: ends,
-        batches,
-        answers: answers.queue,
-        bell: bell.clone(),
-        block: Arc::clone(&blocks.forwarder),
-        stop: Arc::clone(stop),
-        drain_millis: config.shutdown_drain_ms,
-    };
-    let core = executor(config, "forwarder", config.forwarder).spawn(move || async move {
-        forwarder::run(machine, ports, clock).await;
-        Ok(())
-    });
-    started("the forwarder", core)
-}
-
 fn start_control(
     config: &Config,
     stored: Stored,
@@ -430,7 +416,8 @@ fn reserve_descriptors(config: &Config) -> Result<(), String> {
     }
 }
 
-fn gateway_id(config: &Config) -> String {
+/// The gateway in records and towards others.
+pub(super) fn gateway_id(config: &Config) -> String {
     format!("gw-{}", config.instance_id)
 }
 
@@ -444,13 +431,18 @@ fn caller(config: &Config, epoch: u16) -> Caller {
     }
 }
 
-fn ops_settings(config: &Config, listen_addr: Option<SocketAddr>) -> OpsSettings {
+fn ops_settings(
+    config: &Config,
+    listen_addr: Option<SocketAddr>,
+    journal: JournalView,
+) -> OpsSettings {
     OpsSettings {
         mode: config.mode,
         api_keys: config.http_api_keys.clone(),
         hatches: config.hatches.clone(),
         authority_pubkey: config.authority.public().to_text(),
         listen_addr,
+        journal: Some(journal),
     }
 }
 

@@ -11,8 +11,11 @@
 //! nodes.rs      a thread per node that takes blocks, and their copies on disk
 //! forwarder.rs  the forwarder core
 //! sender.rs     threads that post batches
-//! ops.rs        HTTP: metrics, health, status
+//! ops/          HTTP: metrics, health, status, events, shares, dead letters
 //! exposition.rs the counters in Prometheus form
+//! disk.rs       the journal's files
+//! outbox.rs     the forwarder with all that it needs
+//! rows.rs       which number has which name
 //! data_dir.rs   the one folder that is written to
 //! clock.rs      the only clock
 //! wait.rs       sleeping on a bell
@@ -21,11 +24,15 @@
 pub mod clock;
 pub mod control;
 pub mod data_dir;
+pub mod disk;
 pub mod exposition;
 pub mod forwarder;
 pub mod launch;
 pub mod nodes;
+pub mod notes;
 pub mod ops;
+pub mod outbox;
+pub mod rows;
 pub mod sender;
 pub mod shard;
 pub mod verifier;

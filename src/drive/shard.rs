@@ -16,8 +16,9 @@ use crate::limits::{
 };
 use crate::machine::board::BoardUpdate;
 use crate::machine::output::ConnectionId;
+use crate::machine::refusals::on_lost;
 use crate::machine::shard::Shard;
-use crate::machine::{Entry, Flow, Output, Solution};
+use crate::machine::{Entry, Flow, Output, Report, Solution};
 use crate::metrics::{Block, shard as counter};
 use crate::reason::{Close, CloseCause};
 
@@ -32,6 +33,8 @@ pub struct ShardPorts {
     pub solutions: Sender<Solution>,
     /// To the forwarder.
     pub entries: Sender<Entry>,
+    /// To the forwarder: what may be lost. Without it nothing of that is told.
+    pub reports: Option<Sender<Report>>,
     /// From the forwarder: the last share that is safe.
     pub durable: Sequence,
     /// Wakes this core.
@@ -54,7 +57,7 @@ struct Driver {
     /// Connections that the ring's table had no room for, as far as they are counted.
     refused: u64,
     durable: u64,
-    /// Entries were written since the forwarder was woken.
+    /// Entries or reports were written since the forwarder was woken.
     entries_sent: bool,
     /// Blocks for which the solution ring had no room. Never dropped.
     solutions_waiting: Vec<Solution>,
@@ -273,6 +276,7 @@ impl Driver {
             assert!(sent.is_ok(), "I3: the share ring had no room for an entry under credit");
             self.entries_sent = true;
         }
+        self.tell();
         let wire = std::mem::take(&mut self.out.wire);
         let token = self.tenants.get(id.slot()).copied().flatten().map(|(_, token)| token);
         match token {
@@ -328,6 +332,18 @@ impl Driver {
         }
     }
 
+    /// What may be lost, to the forwarder: never waits, and takes nothing that shares need.
+    fn tell(&mut self) {
+        let state = &mut self.shard.state;
+        while let Some(report) = state.reports.pop() {
+            let Some(ring) = &mut self.ports.reports else { continue };
+            match ring.try_send(report) {
+                Ok(()) => self.entries_sent = true,
+                Err(report) => on_lost(&report, &mut state.counters),
+            }
+        }
+    }
+
     /// Blocks to control, ended channels to the forwarder, and wake whoever has got something.
     fn hand_over(&mut self) -> bool {
         let mut did = false;
@@ -345,10 +361,11 @@ impl Driver {
         }
         while self.ports.entries.credit() > 0 {
             let Some(channel) = self.shard.state.closed.pop_front() else { break };
-            let sent = self.ports.entries.try_send(Entry::Closed { channel });
+            let sent = self.ports.entries.try_send(Entry::Closed(channel));
             assert!(sent.is_ok(), "I3: the share ring had no room for an entry under credit");
             self.entries_sent = true;
         }
+        self.tell();
         if std::mem::take(&mut self.entries_sent) {
             self.ports.entries.ring_bell();
         }

@@ -2,6 +2,8 @@
 //!
 //! What it sends is judged in `submission.rs`.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use sv2::message::mining::{
     NewExtendedMiningJob, NewMiningJob, SetNewPrevHash, SetTarget, SubmitSharesSuccess,
@@ -13,7 +15,8 @@ use work::{Difficulty, MerkleNode, Mono, Now, Work};
 
 use super::board::Posted;
 use super::flood::Flood;
-use super::output::ChannelKey;
+use super::output::{ChannelKey, ChannelKind, ConnectionId, Entry, Output};
+use super::refusals::{RefusalMeter, Sent};
 use super::shard::{PendingAck, ShardState};
 use super::targets::Targets;
 use super::vardiff::Vardiff;
@@ -26,6 +29,8 @@ struct Tally {
     count: u32,
     work: Work,
     last_sequence_number: u32,
+    /// The shard's own number of the last one.
+    through: u64,
 }
 
 /// Who rolls the extranonce.
@@ -64,6 +69,8 @@ pub struct Channel {
     pub channel_id: u32,
     /// Its name in this process.
     pub key: ChannelKey,
+    /// Who is credited.
+    pub miner_id: Arc<str>,
     /// Its part of the space of coinbases.
     pub prefix: ExtranoncePrefix,
     /// What of its extranonce the miner does not roll: the prefix and zeros.
@@ -76,6 +83,8 @@ pub struct Channel {
     pub vardiff: Vardiff,
     /// How many shares it may still send.
     pub(super) flood: Flood,
+    /// What is told of its refused shares.
+    pub(super) refusals: RefusalMeter,
     /// What its shares are judged by.
     pub(super) targets: Targets,
     /// Generation of the newest job it was given; 0 before the first.
@@ -100,6 +109,8 @@ pub struct NewChannel {
     pub channel_id: u32,
     /// Its name in this process.
     pub key: ChannelKey,
+    /// Who is credited.
+    pub miner_id: Arc<str>,
     /// Its prefix.
     pub prefix: ExtranoncePrefix,
     /// The prefix, padded.
@@ -122,12 +133,14 @@ impl Channel {
         Channel {
             channel_id: new.channel_id,
             key: new.key,
+            miner_id: new.miner_id,
             prefix: new.prefix,
             extranonce_prefix: new.extranonce_prefix,
             kind: new.kind,
             easiest: new.easiest,
             vardiff: Vardiff::new(new.now, new.nominal_hash_rate),
             flood: Flood::new(new.now),
+            refusals: RefusalMeter::default(),
             targets: Targets::new(new.difficulty),
             given: 0,
             given_job: 0,
@@ -151,6 +164,16 @@ impl Channel {
     /// Whether it is an extended channel.
     pub fn is_extended(&self) -> bool {
         matches!(self.kind, Kind::Extended { .. })
+    }
+
+    /// Standard or extended, for records.
+    pub fn kind_name(&self) -> ChannelKind {
+        if self.is_extended() { ChannelKind::Extended } else { ChannelKind::Standard }
+    }
+
+    /// Whose its shares are, for reports.
+    pub fn sent(&self, connection: ConnectionId) -> Sent {
+        Sent { connection, channel: Some((self.key, Arc::clone(&self.miner_id))) }
     }
 
     /// Whether it lacks the newest job.
@@ -285,16 +308,18 @@ impl Channel {
         self.tally.count += 1;
         self.tally.work += ack.work;
         self.tally.last_sequence_number = ack.sequence_number;
+        self.tally.through = ack.sequence;
     }
 
-    /// Tell the miner about all shares that are safe, in one message with exact sums.
+    /// Tell the miner about all shares that are safe, in one message with exact sums, and the
+    /// forwarder that it was told. Takes credit for one entry.
     ///
     /// # Errors
     /// The transport's, which end the connection.
     pub fn flush(
         &mut self,
         transport: &mut Transport,
-        wire: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Result<(), TransportError> {
         let tally = std::mem::take(&mut self.tally);
         let (whole, rest) = (tally.work + self.rest).split_whole();
@@ -306,8 +331,15 @@ impl Channel {
                 new_submits_accepted_count: tally.count,
                 new_shares_sum: whole,
             },
-            wire,
-        )
+            &mut out.wire,
+        )?;
+        out.push(Entry::Acknowledged {
+            channel: self.key,
+            through: tally.through,
+            count: tally.count,
+            work: tally.work,
+        });
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use sv2::{ACT1_BYTES, CodecError, FromMiner, Opened, Transport, TransportError};
 use work::{Mono, Now};
 
 use super::opening::OpenRequest;
-use super::output::{ChannelKey, ConnectionId, Flow, Output};
+use super::output::{ConnectionId, Flow, Output};
 use super::session::{OpenConnection, Session};
 use super::shard::{PendingAck, ShardState};
 use super::submission::Submission;
@@ -52,6 +52,8 @@ pub struct Connection {
     phase: Phase,
     /// Received and not handled: the start of a frame, or what a turn left.
     stash: Vec<u8>,
+    /// Since when whole frames have waited in it.
+    frames_wait_since: Option<Mono>,
     /// Whether the stash begins with at least one whole frame, as far as is known.
     has_more: bool,
     /// Sealed and not sent: replies written while a send was in flight.
@@ -78,6 +80,7 @@ impl Connection {
             peer,
             phase: Phase::Handshake,
             stash: Vec::new(),
+            frames_wait_since: None,
             has_more: false,
             waiting: Vec::new(),
             in_flight: None,
@@ -167,7 +170,7 @@ impl Connection {
         session.has_work(state)
     }
 
-    /// Whether all it has to do is to open channels, which takes credit.
+    /// Whether all it has to do is to open channels and to acknowledge shares, which takes credit.
     pub fn waits_for_credit(&self, state: &ShardState) -> bool {
         let Phase::Open(_, session) = &self.phase else { return false };
         self.ending.is_none() && !self.has_more && !session.has_news(state)
@@ -230,9 +233,9 @@ impl Connection {
     }
 
     /// Time has passed. Whether it has something to do because of it.
-    pub fn on_sweep(&mut self, now: Now) -> bool {
+    pub fn on_sweep(&mut self, state: &mut ShardState, now: Now) -> bool {
         let Phase::Open(_, session) = &mut self.phase else { return false };
-        session.on_sweep(now)
+        session.on_sweep(self.id, state, now)
     }
 
     /// Why it ends if its peer sends no more: within a frame that is a fault.
@@ -253,13 +256,10 @@ impl Connection {
         }
     }
 
-    /// End it: give back what its channels held. Returns their names.
-    pub fn end(&mut self, state: &mut ShardState) -> Vec<ChannelKey> {
-        let Phase::Open(_, session) = &mut self.phase else { return Vec::new() };
-        state.parked -= session.parked.len();
-        session.parked.clear();
-        let channels = std::mem::take(&mut session.channels);
-        channels.iter().map(|channel| state.release(channel)).collect()
+    /// End it: give back what its channels held, and tell that they and it have ended.
+    pub fn end(&mut self, state: &mut ShardState, now: Now, close: Close) {
+        let Phase::Open(_, session) = &mut self.phase else { return };
+        session.end(self.id, self.peer, state, now, close.code());
     }
 
     /// Tell the miner why all its channels end, as far as the protocol can.
@@ -300,7 +300,8 @@ impl Connection {
         }
         let (id, peer) = (self.id, self.peer);
         if let Phase::Open(transport, session) = &mut self.phase {
-            let mut open = OpenConnection { id, peer, transport, session, state, now };
+            let received_at = now.mono;
+            let mut open = OpenConnection { id, peer, transport, session, state, now, received_at };
             if open.flush(out).is_err() {
                 return Flow::Close(close);
             }
@@ -334,6 +335,19 @@ impl Connection {
 
     /// Handle the frames of `input` that this turn has room for; how many bytes are done with.
     fn process(
+        &mut self,
+        state: &mut ShardState,
+        now: Now,
+        input: &mut [u8],
+        out: &mut Output,
+    ) -> (usize, Flow) {
+        let done = self.process_frames(state, now, input, out);
+        let since = self.frames_wait_since.unwrap_or(now.mono);
+        self.frames_wait_since = self.has_more.then_some(since);
+        done
+    }
+
+    fn process_frames(
         &mut self,
         state: &mut ShardState,
         now: Now,
@@ -447,10 +461,11 @@ impl Connection {
             return self.on_setup(state, now, setup, out);
         }
         let (id, peer) = (self.id, self.peer);
+        let received_at = self.frames_wait_since.unwrap_or(now.mono);
         let Phase::Open(transport, session) = &mut self.phase else {
             return Err(Reason::ProtocolViolation.into());
         };
-        let mut open = OpenConnection { id, peer, transport, session, state, now };
+        let mut open = OpenConnection { id, peer, transport, session, state, now, received_at };
         let done = match message {
             FromMiner::SubmitSharesStandard(submit) => {
                 open.on_submit(&Submission::standard(submit), out)
@@ -484,7 +499,7 @@ impl Connection {
     /// Answer the one message that this phase understands.
     fn on_setup(
         &mut self,
-        state: &ShardState,
+        state: &mut ShardState,
         now: Now,
         setup: &SetupConnection<'_>,
         out: &mut Output,
@@ -520,7 +535,8 @@ impl Connection {
         let flags = version | if selects { REQUIRES_EXTENDED_CHANNELS } else { 0 };
         let success = SetupConnectionSuccess { used_version: PROTOCOL_VERSION, flags };
         let sealed = transport.seal(&success, &mut out.wire);
-        self.phase = Phase::Open(transport, Box::new(Session::new(now, setup.flags)));
+        let session = Session::new((self.id, self.peer), state, now, setup);
+        self.phase = Phase::Open(transport, Box::new(session));
         sealed.map_err(|error| close_for(error).into())
     }
 
@@ -533,7 +549,8 @@ impl Connection {
     ) -> Result<(), Close> {
         let (id, peer) = (self.id, self.peer);
         let Phase::Open(transport, session) = &mut self.phase else { return Ok(()) };
-        let mut open = OpenConnection { id, peer, transport, session, state, now };
+        let received_at = now.mono;
+        let mut open = OpenConnection { id, peer, transport, session, state, now, received_at };
         let switched = open.catch_up(out).map_err(|error| Close::from(close_for(error)))?;
         if switched {
             self.switching_since = Some(state.board.tip_seen());

@@ -75,10 +75,12 @@ pub enum Note {
     },
     /// Work went out on a new tip.
     Switched {
-        /// Its template.
-        template_id: TemplateId,
+        /// The work.
+        job: Arc<Job>,
         /// Since the tip was heard.
         micros: u64,
+        /// From the tip to the ruling on that work; `None` if it went out without one.
+        verdict_micros: Option<u64>,
         /// Whether the verdict came after its soft deadline.
         late: bool,
     },
@@ -86,8 +88,12 @@ pub enum Note {
     Judged {
         /// The ruling.
         verdict: Verdict,
+        /// What was judged.
+        job: Arc<Job>,
         /// Since the template came.
         micros: u64,
+        /// What verdicts are for.
+        mode: Mode,
         /// Whether it decides what goes out.
         enforced: bool,
     },
@@ -100,6 +106,8 @@ pub enum Note {
     SwitchTimeout {
         /// The tip without work.
         prev_hash: BlockHash,
+        /// Since it was heard.
+        micros: u64,
     },
     /// The source has been gone too long.
     SourceExpired,
@@ -131,6 +139,7 @@ struct Candidate {
     job: Arc<Job>,
     received_at: Mono,
     proposed_at: Mono,
+    judged_at: Option<Mono>,
     judgement: Judgement,
 }
 
@@ -227,6 +236,7 @@ impl Control {
             job: Arc::clone(&job),
             received_at: now.mono,
             proposed_at: now.mono,
+            judged_at: None,
             judgement: Judgement::Waiting,
         };
         self.candidates.push_back(candidate);
@@ -264,6 +274,8 @@ impl Control {
         }
         let micros = now.mono.micros_since(candidate.received_at);
         candidate.judgement = judgement;
+        candidate.judged_at = Some(now.mono);
+        let job = Arc::clone(&candidate.job);
         self.counters.record(counter::VERDICT, micros);
         self.counters.add(
             match verdict.decision {
@@ -272,7 +284,8 @@ impl Control {
             },
             1,
         );
-        self.note(Note::Judged { verdict, micros, enforced });
+        let mode = self.settings.mode;
+        self.note(Note::Judged { verdict, job, micros, mode, enforced });
         self.try_publish(now);
     }
 
@@ -352,7 +365,10 @@ impl Control {
             switching.late |= now.mono >= soft;
             if now.mono >= hard && !switching.expired {
                 switching.expired = true;
-                self.expire(Note::SwitchTimeout { prev_hash: tip.key.0 });
+                self.expire(Note::SwitchTimeout {
+                    prev_hash: tip.key.0,
+                    micros: now.mono.micros_since(tip.seen),
+                });
             }
         }
         if self.unanswered_since().is_some_and(|at| now.mono >= at) {
@@ -490,7 +506,8 @@ impl Control {
         let may_replace = |c: &&Candidate| !(keeps_fees && c.job.template.is_coinbase_only());
         let mut newest = self.candidates.iter().rev().filter(may_replace);
         let newest = newest.find(|candidate| self.may_go_out(candidate));
-        let Some(job) = newest.map(|candidate| Arc::clone(&candidate.job)) else { return };
+        let Some(candidate) = newest else { return };
+        let (job, judged_at) = (Arc::clone(&candidate.job), candidate.judged_at);
         // The same bytes again would make miners begin anew and find the same shares twice: on a
         // quiet chain the full template is the coinbase-only one.
         let is_repetition = self.switching.is_none()
@@ -504,10 +521,10 @@ impl Control {
                 return;
             }
         }
-        self.publish(now, tip, job);
+        self.publish(now, tip, job, judged_at);
     }
 
-    fn publish(&mut self, now: Now, tip: Tip, job: Arc<Job>) {
+    fn publish(&mut self, now: Now, tip: Tip, job: Arc<Job>, judged_at: Option<Mono>) {
         let template = &job.template;
         if let Some(switching) = self.switching.take() {
             let micros = now.mono.micros_since(tip.seen);
@@ -515,7 +532,9 @@ impl Control {
             let late = switching.late || micros > soft;
             let cell = if late { counter::SWITCHES_LATE } else { counter::SWITCHES_OK };
             self.counters.add(cell, 1);
-            self.note(Note::Switched { template_id: template.id, micros, late });
+            let verdict_micros = judged_at.map(|at| at.micros_since(tip.seen));
+            let job = Arc::clone(&job);
+            self.note(Note::Switched { job, micros, verdict_micros, late });
         }
         self.published = Some((template.id, tip.key));
         self.published_full = !template.is_coinbase_only();

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::limits::USER_IDENTITY_BYTES_MAX;
+use sv2::message::common::SetupConnection;
+
+use super::output::Device;
+use crate::limits::{DEVICE_TEXT_BYTES_MAX, USER_IDENTITY_BYTES_MAX};
 use crate::reason::Reason;
 
 /// A `user_identity` in its parts.
@@ -67,6 +70,45 @@ pub fn miner_id(user_identity: &[u8]) -> Result<Arc<str>, Reason> {
     Identity::parse(user_identity, USER_IDENTITY_BYTES_MAX).map(|identity| identity.shown.into())
 }
 
+impl Device {
+    /// What a miner says that it runs on.
+    pub fn new(setup: &SetupConnection<'_>) -> Device {
+        Device {
+            vendor: printable(setup.vendor, DEVICE_TEXT_BYTES_MAX),
+            hardware_version: printable(setup.hardware_version, DEVICE_TEXT_BYTES_MAX),
+            firmware: printable(setup.firmware, DEVICE_TEXT_BYTES_MAX),
+            device_id: printable(setup.device_id, DEVICE_TEXT_BYTES_MAX),
+        }
+    }
+}
+
+/// The start of a text of any bytes, so that it may be shown: what is no UTF-8, or would be obeyed
+/// instead of shown, is escaped as in Rust. At most `bytes_max` bytes.
+fn printable(bytes: &[u8], bytes_max: usize) -> Box<str> {
+    let mut shown = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let before = shown.len();
+            if is_obeyed(c) {
+                shown.extend(c.escape_default());
+            } else {
+                shown.push(c);
+            }
+            if shown.len() > bytes_max {
+                shown.truncate(before);
+                return shown.into();
+            }
+        }
+        for byte in chunk.invalid() {
+            if shown.len() + r"\x00".len() > bytes_max {
+                return shown.into();
+            }
+            shown.extend(byte.escape_ascii().map(char::from));
+        }
+    }
+    shown.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +144,21 @@ mod tests {
         assert!(Identity::parse(b"alice:a long password", 5).is_ok());
         assert_eq!(Identity::parse(b"alice1", 5), Err(Reason::InvalidWorkerId));
         assert!(!format!("{:?}", Identity::parse(b"alice:hunter2", 5)).contains("hunter2"));
+    }
+
+    #[test]
+    fn texts_of_a_device_are_printable_and_short() {
+        let check = |bytes: &[u8], shown: &str| assert_eq!(&*printable(bytes, 8), shown);
+        check(b"", "");
+        check(b"Bitaxe", "Bitaxe");
+        check(b"Bitaxe 601", "Bitaxe 6");
+        check("grün".as_bytes(), "grün");
+        check("1234567ü".as_bytes(), "1234567");
+        check(b"a\nb", "a\\nb");
+        check(b"\x1b[31m", "\\u{1b}[3");
+        check(b"1234\x1b", "1234");
+        check(b"\xff\xfe", "\\xff\\xfe");
+        check(b"12345\xff", "12345");
+        assert_eq!(printable(&[b'x'; 255], DEVICE_TEXT_BYTES_MAX).len(), DEVICE_TEXT_BYTES_MAX);
     }
 }

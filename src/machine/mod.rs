@@ -16,12 +16,15 @@
 //! opening.rs     who may open a channel, and how it begins
 //! channel.rs     one mining channel: jobs given, targets, batched answers
 //! submission.rs  the share path
+//! refusals.rs    how much is told of refused shares
 //! targets.rs     which difficulty a share is judged by
 //! numbers.rs     job numbers of a connection
 //! workers.rs     workers behind an extended channel
 //! board.rs       what control has decided, as one shard sees it
 //! control.rs     which template may be mined; the prevhash switch
 //! solution.rs    blocks on their way to the nodes
+//! told.rs        what control tells the log
+//! command.rs     what an operator orders the forwarder
 //! forwarder.rs   batch, post, retry, settle
 //! verifier_link.rs  what a verifier's connection has been told
 //! ```
@@ -29,6 +32,7 @@
 pub mod admission;
 pub mod board;
 pub mod channel;
+pub mod command;
 pub mod connection;
 pub mod control;
 pub mod flood;
@@ -37,6 +41,7 @@ pub mod identity;
 pub mod numbers;
 pub mod opening;
 pub mod output;
+pub mod refusals;
 pub mod session;
 pub mod shard;
 pub mod solution;
@@ -44,8 +49,9 @@ pub mod state;
 pub mod submission;
 pub mod targets;
 pub mod throttle;
+pub mod told;
 pub mod vardiff;
 pub mod verifier_link;
 pub mod workers;
 
-pub use output::{Entry, Flow, Output, ShareRecord, Solution};
+pub use output::{Entry, Flow, Output, Report, ShareRecord, Solution};

@@ -13,9 +13,10 @@ use work::{Difficulty, Target};
 
 use super::admission;
 use super::channel::{Channel, Kind};
-use super::output::{Entry, Output};
+use super::identity;
+use super::output::{Entry, Output, Report};
 use super::session::{GROUP_CHANNEL_ID, OpenConnection};
-use super::shard::ShardSettings;
+use super::shard::{ShardSettings, ShardState};
 use crate::limits::{OPENS_PARKED_MAX, OPENS_PER_CHANNEL_MAX};
 use crate::metrics::shard as counter;
 use crate::reason::Reason;
@@ -263,7 +264,7 @@ impl OpenConnection<'_> {
         let channel_id = self.session.next_channel_id;
         let channel = self
             .state
-            .allocate(self.now, channel_id, request, difficulties)
+            .allocate(self.now, channel_id, request, Arc::clone(&miner_id), difficulties)
             .ok_or(CHANNEL_LIMIT_REACHED)?;
         self.session.next_channel_id += 1;
         self.session.opened.1 += 1;
@@ -273,6 +274,12 @@ impl OpenConnection<'_> {
             channel_id,
             miner_id,
             extranonce_prefix: channel.extranonce_prefix.clone(),
+            peer: self.peer,
+            kind: channel.kind_name(),
+            nominal_hash_rate: request.nominal_hash_rate,
+            difficulty: channel.difficulty(),
+            device: Arc::clone(&self.session.device),
+            opened_at: self.now.unix,
         });
         Ok(channel)
     }
@@ -287,10 +294,23 @@ impl OpenConnection<'_> {
             Err(reason) => {
                 if admission::is_failure(reason) {
                     self.state.throttle.on_failed(self.now.mono, self.peer);
+                    self.tell_failed(user_identity, reason);
                 }
                 Err(reason)
             }
         }
+    }
+
+    fn tell_failed(&mut self, user_identity: &[u8], reason: Reason) {
+        let report = Report::AuthFailed {
+            connection: self.id,
+            peer: self.peer,
+            reason,
+            miner_id: identity::miner_id(user_identity).ok(),
+            at: self.now.unix,
+        };
+        let ShardState { reports, counters, .. } = &mut *self.state;
+        reports.push_connection(self.now, report, counters);
     }
 
     fn refuse_open(

@@ -1,12 +1,13 @@
 //! What a shard's machine wants done: sealed bytes, entries for the forwarder, blocks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use work::{BlockHash, Difficulty, Job, TemplateId, UnixTime, Work};
+use work::{BlockHash, Difficulty, Job, TemplateId, Txid, UnixTime, Work};
 
-use crate::limits::{ROLLED_BYTES_MAX, SHARES_PER_TURN};
-use crate::reason::Close;
+use crate::limits::{ENTRIES_PER_STEP, ROLLED_BYTES_MAX, SHARES_PER_TURN};
+use crate::reason::{Close, Reason};
 
 /// Names one connection of one shard.
 ///
@@ -52,11 +53,32 @@ pub enum Entry {
         miner_id: Arc<str>,
         /// What of its extranonce the miner does not roll.
         extranonce_prefix: ArrayVec<u8, 32>,
+        /// Where the miner connects from.
+        peer: IpAddr,
+        /// Standard or extended.
+        kind: ChannelKind,
+        /// What the miner says of itself, hashes a second.
+        nominal_hash_rate: f32,
+        /// Difficulty of its first job.
+        difficulty: Difficulty,
+        /// What the miner runs on, as its connection's setup says.
+        device: Arc<Device>,
+        /// When it was opened.
+        opened_at: UnixTime,
     },
     /// No more shares of this channel will follow.
-    Closed {
+    Closed(ClosedChannel),
+    /// Its miner was told, in one SubmitShares.Success, that these shares of a channel are
+    /// accepted. Shares of it that were accepted and are in no such entry were never acknowledged.
+    Acknowledged {
         /// The channel.
         channel: ChannelKey,
+        /// [`ShareRecord::sequence`] of the last of them.
+        through: u64,
+        /// How many.
+        count: u32,
+        /// Their work, exactly: the message itself carries fractions over to the next one.
+        work: Work,
     },
     /// An accepted share.
     Share(ShareRecord),
@@ -67,6 +89,122 @@ pub enum Entry {
         /// The name, by extension 0x0002.
         worker_id: Arc<str>,
     },
+}
+
+/// Who rolls the extranonce of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChannelKind {
+    /// Nobody.
+    Standard,
+    /// The miner.
+    Extended,
+}
+
+impl ChannelKind {
+    /// The name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChannelKind::Standard => "standard",
+            ChannelKind::Extended => "extended",
+        }
+    }
+}
+
+/// A channel that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedChannel {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// Why: [`CLOSED_BY_MINER`], or the code of what ended its connection ([`Close::code`]).
+    pub reason_code: &'static str,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// Code for a channel that ended by the miner's own CloseChannel.
+pub const CLOSED_BY_MINER: &str = "closed_by_miner";
+
+/// What a miner runs on, by its SetupConnection. Whatever bytes it sent: printable now, and at
+/// most [`crate::limits::DEVICE_TEXT_BYTES_MAX`] bytes each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// `vendor`.
+    pub vendor: Box<str>,
+    /// `hardware_version`.
+    pub hardware_version: Box<str>,
+    /// `firmware`.
+    pub firmware: Box<str>,
+    /// `device_id`.
+    pub device_id: Box<str>,
+}
+
+/// What is told beside the entries, without an order between the two. May be lost.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A share was refused, or more than may be told one by one.
+    Refused(Refused),
+    /// A miner is behind its handshake and its setup.
+    ConnectionOpened {
+        /// The connection.
+        connection: ConnectionId,
+        /// Where it comes from.
+        peer: IpAddr,
+        /// What it runs on.
+        device: Arc<Device>,
+        /// Setup flags it asked for.
+        flags: u32,
+        /// When.
+        at: UnixTime,
+    },
+    /// A connection that was told as opened has ended.
+    ConnectionClosed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Where it came from.
+        peer: IpAddr,
+        /// [`Close::code`].
+        reason_code: &'static str,
+        /// When.
+        at: UnixTime,
+    },
+    /// A request for a channel had the wrong name or secret.
+    AuthFailed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Where it comes from.
+        peer: IpAddr,
+        /// Why.
+        reason: Reason,
+        /// Who it says it is, without the secret; `None` if that may not be shown.
+        miner_id: Option<Arc<str>>,
+        /// When.
+        at: UnixTime,
+    },
+}
+
+/// A refused share, or several of one channel in one second (D31).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// The channel; `None` if it is not open.
+    pub channel: Option<ChannelKey>,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Channel as the miner named it. Of several: of the last one.
+    pub channel_id: u32,
+    /// The miner's own number. Of several: of the last one.
+    pub sequence_number: u32,
+    /// Job as the miner named it. Of several: of the last one.
+    pub job_id: u32,
+    /// Why. Of several: of the last one.
+    pub reason: Reason,
+    /// Hash of the header, if one could be built; never of several.
+    pub share_hash: Option<BlockHash>,
+    /// When it came. Of several: the last one.
+    pub at: UnixTime,
+    /// How many shares this stands for, at least 1.
+    pub count: u32,
+    /// Who sent it, without a secret; `None` if the channel is not open.
+    pub miner_id: Option<Arc<str>>,
 }
 
 /// The bytes of an extranonce that a miner rolled.
@@ -104,6 +242,9 @@ pub struct ShareRecord {
     pub share_hash: BlockHash,
     /// When it was accepted.
     pub accepted_at: UnixTime,
+    /// Microseconds that it waited in the gateway before it was judged: for its turn, for credit,
+    /// for the peer to drain. 0 if it was judged as soon as its last byte was read.
+    pub latency_micros: u32,
     /// The miner's own number.
     pub sequence_number: u32,
     /// Job as the miner named it.
@@ -134,6 +275,8 @@ pub struct ShareRecord {
     pub difficulty: Difficulty,
     /// Whether it is a block.
     pub block_found: bool,
+    /// Its coinbase, if it is a block (D30).
+    pub coinbase_txid: Option<Txid>,
     /// Whether it came while a newer tip was known and not yet given out.
     pub hold: bool,
 }
@@ -171,7 +314,7 @@ pub struct Output {
     /// Sealed bytes for the connection of this step. Empty if a send is in flight.
     pub wire: Vec<u8>,
     /// For the forwarder; never more than the credit.
-    pub entries: ArrayVec<Entry, SHARES_PER_TURN>,
+    pub entries: ArrayVec<Entry, ENTRIES_PER_STEP>,
     /// For control, ahead of everything.
     pub solutions: ArrayVec<Solution, SHARES_PER_TURN>,
     credit: usize,
@@ -184,7 +327,7 @@ impl Output {
         self.wire.clear();
         self.entries.clear();
         self.solutions.clear();
-        self.credit = credit.min(SHARES_PER_TURN);
+        self.credit = credit.min(ENTRIES_PER_STEP);
     }
 
     /// Whether an entry may be written.

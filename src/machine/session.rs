@@ -5,27 +5,27 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use sv2::message::common::{REQUIRES_STANDARD_JOBS, REQUIRES_WORK_SELECTION};
+use sv2::message::common::{REQUIRES_STANDARD_JOBS, REQUIRES_WORK_SELECTION, SetupConnection};
 use sv2::message::extension::{
     RequestExtensions, RequestExtensionsError, RequestExtensionsSuccess,
 };
 use sv2::message::mining::{
-    SetCustomMiningJob, SetCustomMiningJobError, SubmitSharesError, SubmitSharesExtended,
-    UpdateChannel, UpdateChannelError,
+    SetCustomMiningJob, SetCustomMiningJobError, UpdateChannel, UpdateChannelError,
 };
 use sv2::message::{EXTENSION_CORE, EXTENSION_WORKER};
 use sv2::{Transport, TransportError, U16Sequence};
 use work::{Difficulty, Mono, Now};
 
 use super::channel::{Channel, extended_job, new_tip};
-use super::flood::{Aim, Excess, Flood};
+use super::flood::{Excess, Flood};
 use super::numbers::JobNumbers;
 use super::opening::{self, OpenRefusal, Parked};
-use super::output::{ConnectionId, Output};
+use super::output::{CLOSED_BY_MINER, ConnectionId, Device, Output, Report};
+use super::refusals::{RefusalMeter, Sent};
 use super::shard::{PendingAck, ShardState};
-use super::submission::{Judged, Sender, Submission};
-use crate::limits::{CHANNELS_ENDED_KEPT, OPENS_SPAN_MILLIS, WIRE_BYTES_PER_TURN};
+use crate::limits::{ACKS_PER_STEP, CHANNELS_ENDED_KEPT, OPENS_SPAN_MILLIS, WIRE_BYTES_PER_TURN};
 use crate::metrics::shard as counter;
 use crate::reason::Reason;
 
@@ -59,7 +59,13 @@ pub struct Session {
     /// Whether the difficulties of its channels are to be looked at.
     is_look_due: bool,
     /// How many shares for no channel it may still send.
-    flood: Flood,
+    pub(super) flood: Flood,
+    /// What is told of them.
+    pub(super) refusals: RefusalMeter,
+    /// What the miner runs on.
+    pub(super) device: Arc<Device>,
+    /// Whether the connection was told as opened; then its end is told, too.
+    is_told: bool,
     /// Why the connection ends behind the message that is being answered.
     pub(super) ending: Option<Reason>,
     /// Since when there is no channel.
@@ -67,8 +73,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// No channels yet, for a miner with these setup flags.
-    pub fn new(now: Now, flags: u32) -> Session {
+    /// No channels yet, for a miner that sets up a connection like this. Tells that it is here.
+    pub fn new(
+        (connection, peer): (ConnectionId, IpAddr),
+        state: &mut ShardState,
+        now: Now,
+        setup: &SetupConnection<'_>,
+    ) -> Session {
+        let (flags, at, device) = (setup.flags, now.unix, Arc::new(Device::new(setup)));
+        let device_told = Arc::clone(&device);
+        let report = Report::ConnectionOpened { connection, peer, device: device_told, flags, at };
+        let is_told = state.reports.push_connection(now, report, &mut state.counters);
         Session {
             channels: Vec::new(),
             numbers: JobNumbers::default(),
@@ -83,6 +98,9 @@ impl Session {
             caught_up: 0,
             is_look_due: false,
             flood: Flood::new(now.mono),
+            refusals: RefusalMeter::default(),
+            device,
+            is_told,
             ending: None,
             empty_since: Mono(0),
         }
@@ -99,15 +117,12 @@ impl Session {
     /// Whether a step would give or tell something.
     pub fn has_work(&self, state: &ShardState) -> bool {
         let has_job = state.board.current().is_some();
-        (has_job && !self.parked.is_empty()) || self.has_news(state)
+        (has_job && !self.parked.is_empty()) || self.tallies > 0 || self.has_news(state)
     }
 
     /// Whether a step would give or tell something even without credit.
     pub fn has_news(&self, state: &ShardState) -> bool {
-        self.is_look_due
-            || self.tallies > 0
-            || self.is_behind(state)
-            || self.may_have_fresh_jobs(state)
+        self.is_look_due || self.is_behind(state) || self.may_have_fresh_jobs(state)
     }
 
     /// Whether jobs of ours are for this miner: one that selects its own work gets none (D49).
@@ -115,11 +130,43 @@ impl Session {
         self.flags & REQUIRES_WORK_SELECTION == 0
     }
 
-    /// Time has passed. Whether a channel's difficulty is to be looked at because of it.
-    pub fn on_sweep(&mut self, now: Now) -> bool {
+    /// Time has passed: what was held back of refused shares is told. Whether a channel's
+    /// difficulty is to be looked at because of it.
+    pub fn on_sweep(&mut self, id: ConnectionId, state: &mut ShardState, now: Now) -> bool {
+        let ShardState { reports, counters, .. } = state;
+        for channel in self.channels.iter_mut().filter(|channel| channel.refusals.is_holding()) {
+            let due = channel.refusals.on_sweep(now.mono);
+            reports.push_refusals(due, || channel.sent(id), counters);
+        }
+        let due = self.refusals.on_sweep(now.mono);
+        reports.push_refusals(due, || Sent { connection: id, channel: None }, counters);
         let is_due = |channel: &Channel| now.mono >= channel.vardiff.next_look();
         self.is_look_due |= self.takes_jobs() && self.channels.iter().any(is_due);
         self.is_look_due
+    }
+
+    /// Its connection ends: give back what its channels held, and tell what is still to be told.
+    pub fn end(
+        &mut self,
+        connection: ConnectionId,
+        peer: IpAddr,
+        state: &mut ShardState,
+        now: Now,
+        reason_code: &'static str,
+    ) {
+        state.parked -= self.parked.len();
+        self.parked.clear();
+        for mut channel in std::mem::take(&mut self.channels) {
+            state.release(now, connection, &mut channel, reason_code);
+        }
+        let ShardState { reports, counters, .. } = state;
+        let due = self.refusals.finish();
+        reports.push_refusals(due, || Sent { connection, channel: None }, counters);
+        if std::mem::take(&mut self.is_told) {
+            let at = now.unix;
+            let report = Report::ConnectionClosed { connection, peer, reason_code, at };
+            reports.push_connection(now, report, counters);
+        }
     }
 
     /// The open channel with this id.
@@ -127,7 +174,7 @@ impl Session {
         self.position(channel_id).map(|at| &mut self.channels[at])
     }
 
-    fn position(&self, channel_id: u32) -> Option<usize> {
+    pub(super) fn position(&self, channel_id: u32) -> Option<usize> {
         self.channels.binary_search_by_key(&channel_id, |channel| channel.channel_id).ok()
     }
 
@@ -152,12 +199,12 @@ impl Session {
     }
 
     /// A channel that ended lately.
-    fn ended(&self, channel_id: u32) -> Option<&Channel> {
+    pub(super) fn ended(&self, channel_id: u32) -> Option<&Channel> {
         self.ended.iter().find(|channel| channel.channel_id == channel_id)
     }
 
     /// Whether a channel with this id was open once.
-    fn was_given(&self, channel_id: u32) -> bool {
+    pub(super) fn was_given(&self, channel_id: u32) -> bool {
         (GROUP_CHANNEL_ID + 1..self.next_channel_id).contains(&channel_id)
     }
 
@@ -180,84 +227,13 @@ pub struct OpenConnection<'a> {
     pub state: &'a mut ShardState,
     /// The time.
     pub now: Now,
+    /// When the message came.
+    pub received_at: Mono,
 }
 
 impl OpenConnection<'_> {
-    /// An extended share, with a worker's name behind it if that was negotiated.
-    ///
-    /// # Errors
-    /// The transport's, here and below: they end the connection.
-    pub fn on_submit_extended(
-        &mut self,
-        submit: &SubmitSharesExtended<'_>,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        let has_workers = self.session.has_workers;
-        if !has_workers && !submit.tlv.is_empty() {
-            self.count_refusal(Reason::MessageLengthMismatch);
-        }
-        self.on_submit(&Submission::extended(submit, has_workers), out)
-    }
-
-    /// A share.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn on_submit(
-        &mut self,
-        submit: &Submission<'_>,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        let channel_id = submit.channel_id;
-        let Session { channels, numbers, .. } = &mut *self.session;
-        let at = channels.binary_search_by_key(&channel_id, |channel| channel.channel_id);
-        let reason = match at {
-            Ok(at) => {
-                let from = Sender { connection: self.id, now: self.now };
-                let channel = &mut channels[at];
-                match channel.on_submit(self.state, numbers, from, submit, out) {
-                    Judged::Accepted if channel.vardiff.is_due(self.now.mono, &self.state.goal) => {
-                        return self.look(at, out);
-                    }
-                    Judged::Accepted => return Ok(()),
-                    Judged::Refused(reason) => reason,
-                    Judged::Flooding(excess) => {
-                        self.on_excess(at, excess, out)?;
-                        Reason::ShareRateExceeded
-                    }
-                }
-            }
-            Err(_) => {
-                if let Some(ended) = self.session.ended(channel_id) {
-                    ended.look_for_block(self.state, &self.session.numbers, submit, out);
-                }
-                self.no_channel(channel_id)
-            }
-        };
-        self.reject(channel_id, submit.sequence_number, reason, out)
-    }
-
-    /// Why a share for no open channel is refused.
-    fn no_channel(&mut self, channel_id: u32) -> Reason {
-        let limits = &self.state.share_limits;
-        if !self.session.flood.take(self.now.mono, limits) {
-            let excess = self.session.flood.on_excess(self.now.mono, Aim::Missed, limits);
-            if excess == Excess::Close {
-                self.session.ending = Some(Reason::ShareRateExceeded);
-            }
-            return Reason::ShareRateExceeded;
-        }
-        if channel_id == GROUP_CHANNEL_ID {
-            Reason::SubscriberRoleViolation
-        } else if self.session.was_given(channel_id) {
-            Reason::ChannelNotOpen
-        } else {
-            Reason::UnknownChannelId
-        }
-    }
-
     /// Look whether a channel's shares come as often as they should.
-    fn look(&mut self, at: usize, out: &mut Output) -> Result<(), TransportError> {
+    pub(super) fn look(&mut self, at: usize, out: &mut Output) -> Result<(), TransportError> {
         let channel = &mut self.session.channels[at];
         let (current, easiest) = (channel.difficulty(), channel.easiest);
         let goal = &self.state.goal;
@@ -269,7 +245,7 @@ impl OpenConnection<'_> {
     }
 
     /// A channel sends more shares than it may.
-    fn on_excess(
+    pub(super) fn on_excess(
         &mut self,
         at: usize,
         excess: Excess,
@@ -304,19 +280,6 @@ impl OpenConnection<'_> {
         self.session.fresh_wanted += usize::from(is_wanted && !was_wanted);
         self.state.counters.add(counter::SET_TARGETS, 1);
         Ok(())
-    }
-
-    fn reject(
-        &mut self,
-        channel_id: u32,
-        sequence_number: u32,
-        reason: Reason,
-        out: &mut Output,
-    ) -> Result<(), TransportError> {
-        self.state.counters.add(counter::SHARES + 1 + reason as usize, 1);
-        let error_code = reason.error_code().as_bytes();
-        let error = SubmitSharesError { channel_id, sequence_number, error_code };
-        self.transport.seal(&error, &mut out.wire)
     }
 
     /// Work that a miner chose itself is not served (D49).
@@ -423,8 +386,7 @@ impl OpenConnection<'_> {
     }
 
     fn end_channel(&mut self, mut channel: Channel) {
-        let key = self.state.release(&channel);
-        self.state.closed.push_back(key);
+        self.state.release(self.now, self.id, &mut channel, CLOSED_BY_MINER);
         if self.session.ended.len() == CHANNELS_ENDED_KEPT {
             self.session.ended.pop_front();
         }
@@ -565,16 +527,17 @@ impl OpenConnection<'_> {
         Ok(())
     }
 
-    /// Tell what is safe, within one turn's bytes.
+    /// Tell what is safe, within one turn's bytes and as far as there is credit.
     pub fn flush(&mut self, out: &mut Output) -> Result<(), TransportError> {
         if self.session.tallies == 0 {
             return Ok(());
         }
         for channel in self.session.channels.iter_mut().filter(|channel| channel.has_tally()) {
-            if out.wire.len() >= WIRE_BYTES_PER_TURN {
+            let is_enough = out.entries.len() >= ACKS_PER_STEP;
+            if out.wire.len() >= WIRE_BYTES_PER_TURN || is_enough || !out.has_credit() {
                 break;
             }
-            channel.flush(self.transport, &mut out.wire)?;
+            channel.flush(self.transport, out)?;
             self.session.tallies -= 1;
         }
         Ok(())

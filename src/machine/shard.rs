@@ -36,8 +36,8 @@ pub struct Shard {
     ready: VecDeque<ConnectionId>,
     /// Connections that wait for credit.
     starved: VecDeque<ConnectionId>,
-    /// Connections whose channels cannot be opened without credit.
-    unopened: VecDeque<ConnectionId>,
+    /// Connections whose channels cannot be opened, or shares acknowledged, without credit.
+    uncredited: VecDeque<ConnectionId>,
     /// Next place in the table that is to hear of the newest board.
     fan_out: usize,
     /// Connections whose act 1 waits for the next turn.
@@ -70,7 +70,7 @@ impl Shard {
             per_ip: HashMap::new(),
             ready: VecDeque::new(),
             starved: VecDeque::new(),
-            unopened: VecDeque::new(),
+            uncredited: VecDeque::new(),
             fan_out: 0,
             handshaking: VecDeque::new(),
             sweep: usize::MAX,
@@ -167,8 +167,7 @@ impl Shard {
             self.state.strangers.on_failed(now.mono, connection.peer);
         }
         self.state.counters.take(connection.gauge());
-        let names = connection.end(&mut self.state);
-        self.state.closed.extend(names);
+        connection.end(&mut self.state, now, close);
         self.state.counters.add(counter::CLOSES + close.index(), 1);
         self.live -= 1;
         if let Some(of_peer) = self.per_ip.get_mut(&connection.peer) {
@@ -242,7 +241,9 @@ impl Shard {
             if deadline <= now.mono {
                 return Some((connection.id, close));
             }
-            if connection.on_sweep(now) && !std::mem::replace(&mut connection.listed, true) {
+            if connection.on_sweep(&mut self.state, now)
+                && !std::mem::replace(&mut connection.listed, true)
+            {
                 self.ready.push_back(connection.id);
             }
         }
@@ -286,7 +287,7 @@ impl Shard {
             }
         }
         while credit > 0
-            && let Some(id) = self.unopened.pop_front()
+            && let Some(id) = self.uncredited.pop_front()
         {
             if self.unlist(id) {
                 return Some(id);
@@ -398,7 +399,7 @@ impl Shard {
                 self.starved.push_back(id);
             } else if !out.has_credit() && connection.waits_for_credit(&self.state) {
                 // Visited again before there is credit it would do nothing, without end.
-                self.unopened.push_back(id);
+                self.uncredited.push_back(id);
             } else {
                 self.ready.push_back(id);
             }

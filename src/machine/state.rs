@@ -15,7 +15,8 @@ use super::board::Board;
 use super::channel::{Channel, Kind, NewChannel};
 use super::flood::ShareLimits;
 use super::opening::OpenRequest;
-use super::output::{ChannelKey, ConnectionId};
+use super::output::{ChannelKey, ClosedChannel, ConnectionId};
+use super::refusals::Reports;
 use super::throttle::Throttle;
 use super::vardiff::Goal;
 use crate::limits::{
@@ -101,7 +102,9 @@ pub struct ShardState {
     /// Requests for a channel that wait, of all connections.
     pub parked: usize,
     /// Channels that ended and of which the forwarder does not know it.
-    pub closed: VecDeque<ChannelKey>,
+    pub closed: VecDeque<ClosedChannel>,
+    /// What is told beside the entries.
+    pub reports: Reports,
     prefixes: PrefixAllocator,
     sequence: u64,
     next_channel: u64,
@@ -137,6 +140,7 @@ impl ShardState {
             strangers: Throttle::new(),
             counters: Counters::default(),
             closed: VecDeque::new(),
+            reports: Reports::default(),
             parked: 0,
             prefixes: PrefixAllocator::new(settings.instance_id, settings.epoch, settings.shard),
             sequence: 0,
@@ -199,6 +203,7 @@ impl ShardState {
         now: Now,
         channel_id: u32,
         request: &OpenRequest<'_>,
+        miner_id: Arc<str>,
         (difficulty, easiest): (Difficulty, Difficulty),
     ) -> Option<Channel> {
         let min_extranonce_size = request.min_extranonce_size;
@@ -222,6 +227,7 @@ impl ShardState {
         Some(Channel::new(NewChannel {
             channel_id,
             key,
+            miner_id,
             prefix,
             extranonce_prefix: grant.extranonce_prefix,
             kind,
@@ -232,8 +238,17 @@ impl ShardState {
         }))
     }
 
-    /// A channel ended: its prefix rests, its name is to be forgotten.
-    pub fn release(&mut self, channel: &Channel) -> ChannelKey {
+    /// A channel ended: its prefix rests, its name is to be forgotten, and what was held back of
+    /// its refused shares is told.
+    pub fn release(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        channel: &mut Channel,
+        reason_code: &'static str,
+    ) {
+        let due = channel.refusals.finish();
+        self.reports.push_refusals(due, || channel.sent(connection), &mut self.counters);
         if channel.seen.is_empty() {
             // Nothing was credited under it, so nothing can be credited twice.
             self.prefixes.give_back(channel.prefix);
@@ -244,7 +259,7 @@ impl ShardState {
         if channel.is_extended() {
             self.counters.take(counter::CHANNELS_EXTENDED);
         }
-        channel.key
+        self.closed.push_back(ClosedChannel { channel: channel.key, reason_code, at: now.unix });
     }
 
     /// Act 2 for `act1`.

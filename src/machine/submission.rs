@@ -7,17 +7,20 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use sv2::TransportError;
 use sv2::message::extension::user_identity;
-use sv2::message::mining::{SubmitSharesExtended, SubmitSharesStandard};
+use sv2::message::mining::{SubmitSharesError, SubmitSharesExtended, SubmitSharesStandard};
 use work::seen::Insert;
 use work::share::{Claim, Terms, judge, ntime_max};
-use work::{BlockHash, Difficulty, MerkleNode, Now, Target};
+use work::{BlockHash, Difficulty, MerkleNode, Mono, Now, Target};
 
 use super::board::{Board, Posted};
 use super::channel::{Channel, Kind};
 use super::flood::{Aim, Excess};
 use super::numbers::JobNumbers;
 use super::output::{ConnectionId, Entry, Output, Rolled, ShareRecord, Solution, share_id};
+use super::refusals::{Refusal, Sent};
+use super::session::{GROUP_CHANNEL_ID, OpenConnection, Session};
 use super::shard::{PendingAck, ShardState};
 use super::workers::{self, Worker};
 use crate::metrics::shard as counter;
@@ -86,6 +89,8 @@ pub struct Sender {
     pub connection: ConnectionId,
     /// The time.
     pub now: Now,
+    /// When the share came.
+    pub received_at: Mono,
 }
 
 /// What became of a share.
@@ -93,10 +98,10 @@ pub struct Sender {
 pub enum Judged {
     /// It is credited, and acknowledged once it is safe.
     Accepted,
-    /// It is not.
-    Refused(Reason),
+    /// It is not, and the hash of its header if one could be built.
+    Refused(Reason, Option<BlockHash>),
     /// It is not, because there are too many; and what else is to be done about that.
-    Flooding(Excess),
+    Flooding(Excess, Option<BlockHash>),
 }
 
 /// A share whose header is known.
@@ -126,10 +131,11 @@ impl Channel {
             self.solve(found, submit, out);
             state.counters.add(counter::BLOCKS, 1);
         }
+        let hash = found.as_ref().ok().map(|found| found.hash);
         let now = from.now.mono;
         if !self.flood.take(now, &state.share_limits) {
             let aim = found.map_or(Aim::Missed, |found| self.aim(&found, submit.job_id));
-            return Judged::Flooding(self.flood.on_excess(now, aim, &state.share_limits));
+            return Judged::Flooding(self.flood.on_excess(now, aim, &state.share_limits), hash);
         }
         let record = found.and_then(|found| self.judge(state, &found, from.now, submit, out));
         match record {
@@ -137,7 +143,7 @@ impl Channel {
                 self.accept(state, record, from, submit, out);
                 Judged::Accepted
             }
-            Err(reason) => Judged::Refused(reason),
+            Err(reason) => Judged::Refused(reason, hash),
         }
     }
 
@@ -192,6 +198,8 @@ impl Channel {
         out: &mut Output,
     ) {
         record.sequence = state.next_sequence();
+        let waited = from.now.mono.micros_since(from.received_at);
+        record.latency_micros = u32::try_from(waited).unwrap_or(u32::MAX);
         self.vardiff.on_accepted(record.work());
         state.pend(PendingAck {
             sequence: record.sequence,
@@ -199,7 +207,7 @@ impl Channel {
             channel_id: self.channel_id,
             sequence_number: submit.sequence_number,
             work: record.work(),
-            received_at: from.now.mono,
+            received_at: from.received_at,
         });
         // I2: pending until the forwarder's durable number passes its sequence.
         out.push(self.entry(record, submit.worker, state.settings.max_workers_per_channel));
@@ -289,12 +297,16 @@ impl Channel {
         difficulty: Difficulty,
     ) -> ShareRecord {
         let template = &posted.job.template;
+        let rolled = submit.extranonce.unwrap_or_default();
+        let block_found = posted.network_target.is_met_by(&share_hash);
+        let coinbase = &posted.job.coinbase;
         ShareRecord {
             sequence: 0,
             channel: self.key,
             share_id: share_id(now.unix, &share_hash),
             share_hash,
             accepted_at: now.unix,
+            latency_micros: 0,
             sequence_number: submit.sequence_number,
             job_id: submit.job_id,
             template_id: template.id,
@@ -304,12 +316,13 @@ impl Channel {
             version: submit.version,
             ntime: submit.ntime,
             nonce: submit.nonce,
-            rolled: Rolled::new(submit.extranonce.unwrap_or_default()),
+            rolled: Rolled::new(rolled),
             worker: 0,
             coinbase_value: template.coinbase_value,
             fees: posted.fees,
             difficulty,
-            block_found: posted.network_target.is_met_by(&share_hash),
+            block_found,
+            coinbase_txid: block_found.then(|| coinbase.txid(&self.extranonce_prefix, rolled)),
             hold: false,
         }
     }
@@ -331,6 +344,125 @@ impl Channel {
                 Entry::ShareOfNewWorker { record, worker_id: name.into() }
             }
         }
+    }
+}
+
+impl OpenConnection<'_> {
+    /// An extended share, with a worker's name behind it if that was negotiated.
+    ///
+    /// # Errors
+    /// The transport's, here and below: they end the connection.
+    pub fn on_submit_extended(
+        &mut self,
+        submit: &SubmitSharesExtended<'_>,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        let has_workers = self.session.has_workers;
+        if !has_workers && !submit.tlv.is_empty() {
+            self.count_refusal(Reason::MessageLengthMismatch);
+        }
+        self.on_submit(&Submission::extended(submit, has_workers), out)
+    }
+
+    /// A share.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn on_submit(
+        &mut self,
+        submit: &Submission<'_>,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        let channel_id = submit.channel_id;
+        let Session { channels, numbers, .. } = &mut *self.session;
+        let at = channels.binary_search_by_key(&channel_id, |channel| channel.channel_id);
+        let (reason, share_hash) = match at {
+            Ok(at) => {
+                let from =
+                    Sender { connection: self.id, now: self.now, received_at: self.received_at };
+                let channel = &mut channels[at];
+                match channel.on_submit(self.state, numbers, from, submit, out) {
+                    Judged::Accepted if channel.vardiff.is_due(self.now.mono, &self.state.goal) => {
+                        return self.look(at, out);
+                    }
+                    Judged::Accepted => return Ok(()),
+                    Judged::Refused(reason, hash) => (reason, hash),
+                    Judged::Flooding(excess, hash) => {
+                        self.on_excess(at, excess, out)?;
+                        (Reason::ShareRateExceeded, hash)
+                    }
+                }
+            }
+            Err(_) => {
+                if let Some(ended) = self.session.ended(channel_id) {
+                    ended.look_for_block(self.state, &self.session.numbers, submit, out);
+                }
+                (self.no_channel(channel_id), None)
+            }
+        };
+        self.tell_refused(at.ok(), submit, reason, share_hash);
+        self.reject(channel_id, submit.sequence_number, reason, out)
+    }
+
+    /// Why a share for no open channel is refused.
+    fn no_channel(&mut self, channel_id: u32) -> Reason {
+        let limits = &self.state.share_limits;
+        if !self.session.flood.take(self.now.mono, limits) {
+            let excess = self.session.flood.on_excess(self.now.mono, Aim::Missed, limits);
+            if excess == Excess::Close {
+                self.session.ending = Some(Reason::ShareRateExceeded);
+            }
+            return Reason::ShareRateExceeded;
+        }
+        if channel_id == GROUP_CHANNEL_ID {
+            Reason::SubscriberRoleViolation
+        } else if self.session.was_given(channel_id) {
+            Reason::ChannelNotOpen
+        } else {
+            Reason::UnknownChannelId
+        }
+    }
+
+    /// Tell the log that a share was refused, or hold that back if there are too many.
+    fn tell_refused(
+        &mut self,
+        at: Option<usize>,
+        submit: &Submission<'_>,
+        reason: Reason,
+        share_hash: Option<BlockHash>,
+    ) {
+        let refusal = Refusal {
+            channel_id: submit.channel_id,
+            sequence_number: submit.sequence_number,
+            job_id: submit.job_id,
+            reason,
+            share_hash,
+            at: self.now.unix,
+            count: 1,
+        };
+        let (connection, now) = (self.id, self.now.mono);
+        let ShardState { reports, counters, .. } = &mut *self.state;
+        if let Some(at) = at {
+            let channel = &mut self.session.channels[at];
+            let due = channel.refusals.on_refused(now, refusal).into_iter().flatten();
+            reports.push_refusals(due, || channel.sent(connection), counters);
+        } else {
+            let due = self.session.refusals.on_refused(now, refusal).into_iter().flatten();
+            reports.push_refusals(due, || Sent { connection, channel: None }, counters);
+        }
+    }
+
+    fn reject(
+        &mut self,
+        channel_id: u32,
+        sequence_number: u32,
+        reason: Reason,
+        out: &mut Output,
+    ) -> Result<(), TransportError> {
+        self.state.counters.add(counter::SHARES + 1 + reason as usize, 1);
+        let error_code = reason.error_code().as_bytes();
+        let error = SubmitSharesError { channel_id, sequence_number, error_code };
+        self.transport.seal(&error, &mut out.wire)
     }
 }
 

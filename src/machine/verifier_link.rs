@@ -68,6 +68,8 @@ struct Open {
 #[derive(Debug)]
 pub struct VerifierLink {
     caller: Caller,
+    /// Who answers, once it has said so.
+    verifier_id: String,
     lines: VecDeque<ToVerifier>,
     next_propose_id: u64,
     open: VecDeque<Open>,
@@ -83,6 +85,7 @@ impl VerifierLink {
     pub fn new(caller: Caller) -> VerifierLink {
         VerifierLink {
             caller,
+            verifier_id: String::new(),
             lines: VecDeque::new(),
             next_propose_id: 1,
             open: VecDeque::new(),
@@ -125,7 +128,8 @@ impl VerifierLink {
     /// A line came.
     pub fn on_line(&mut self, line: FromVerifier) -> LinkFact {
         match line {
-            FromVerifier::HelloAck { proto, policy_version, policy_hash, .. } => {
+            FromVerifier::HelloAck { proto, verifier_id, policy_version, policy_hash } => {
+                self.verifier_id = verifier_id;
                 if proto != PROTO {
                     return LinkFact::Broken(format!(
                         "the verifier speaks protocol {proto}, expected {PROTO}"
@@ -191,6 +195,10 @@ impl VerifierLink {
             body_hash,
             tip_hash,
             reason_codes: verdict.reason_codes.clone(),
+            offending_txids: verdict.details.iter().flat_map(|d| &d.txids).copied().collect(),
+            verifier_id: self.verifier_id.clone(),
+            policy_version: verdict.policy_version.clone(),
+            policy_hash: verdict.policy_hash.clone(),
         })
     }
 

@@ -17,3 +17,4 @@ mod robustness;
 mod setup;
 mod shares;
 mod targets;
+mod told;

@@ -13,7 +13,7 @@ use gateway::limits::{CERTIFICATE_SECONDS, SHARES_PER_TURN};
 use gateway::machine::board::BoardUpdate;
 use gateway::machine::output::ConnectionId;
 use gateway::machine::shard::{Shard, ShardSettings};
-use gateway::machine::{Entry, Flow, Output, ShareRecord, Solution};
+use gateway::machine::{Entry, Flow, Output, Report, ShareRecord, Solution};
 use gateway::metrics::shard as counter;
 use gateway::reason::{Close, CloseCause, Reason};
 use rand_chacha::ChaCha20Rng;
@@ -28,7 +28,7 @@ use sv2::{
     Initiator, Message, NoiseError, Opened, StaticKey, ToMiner, Transport,
 };
 use work::share::Claim;
-use work::{BlockHash, Job, MerkleNode, Mono, Now, Target, UnixTime};
+use work::{BlockHash, Job, MerkleNode, Mono, Now, Target, UnixTime, Work};
 
 #[path = "../in_memory/mod.rs"]
 pub mod in_memory;
@@ -51,6 +51,12 @@ pub struct House {
     pub opened: Vec<(Arc<str>, Vec<u8>)>,
     /// Blocks.
     pub solutions: Vec<Solution>,
+    /// Acknowledgements: sequence of the last share, how many, their work.
+    pub acknowledged: Vec<(u64, u32, Work)>,
+    /// Why channels ended, by their miners.
+    pub ended: Vec<&'static str>,
+    /// What is told beside the entries.
+    pub reports: Vec<Report>,
     /// Slots of the share ring that a step has.
     pub credit: usize,
     /// The work on the board.
@@ -118,6 +124,9 @@ impl House {
             shares: Vec::new(),
             opened: Vec::new(),
             solutions: Vec::new(),
+            acknowledged: Vec::new(),
+            ended: Vec::new(),
+            reports: Vec::new(),
             credit: SHARES_PER_TURN,
             job: job(1, 1),
             mail: BTreeMap::new(),
@@ -300,10 +309,14 @@ impl House {
                 Entry::Opened { miner_id, extranonce_prefix, .. } => {
                     self.opened.push((miner_id, extranonce_prefix.to_vec()));
                 }
-                Entry::Closed { .. } => (),
+                Entry::Acknowledged { through, count, work, .. } => {
+                    self.acknowledged.push((through, count, work));
+                }
+                Entry::Closed(closed) => self.ended.push(closed.reason_code),
             }
         }
         self.solutions.extend(out.solutions.drain(..));
+        self.reports.extend(std::iter::from_fn(|| self.shard.state.reports.pop()));
     }
 }
 

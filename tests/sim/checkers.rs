@@ -17,6 +17,7 @@ use work::contract::bytes::HexBytes;
 use work::contract::verifier::{ProposeReason, ProposedCoinbase, TemplatePropose, Totals};
 use work::{BlockHash, Decision, Job, Now, TemplateId, Verdict};
 
+use crate::books::JournalView;
 use crate::given::{ChannelSide, Sealed};
 use crate::ledger::Ledger;
 use crate::reference::Bucket;
@@ -31,11 +32,11 @@ pub enum Rule {
     C2Prefix,
     /// A tip names a held future job, and tips come in control's order (I6).
     C3Order,
-    /// No acknowledgement without a taken record; sums are exact (I2).
+    /// Nothing is acknowledged, posted or shown before it is on disk; sums are exact (I2).
     C4Ack,
     /// No share is credited twice.
     C5Credit,
-    /// Every accepted share is delivered once; none is lost (I7).
+    /// Every accepted share gets one result, the backend's or an operator's; none is lost (I7).
     C6Settle,
     /// Credit is respected; no ring overflows (I3).
     C7Ring,
@@ -55,6 +56,12 @@ pub enum Rule {
     C15Rest,
     /// Only who has the right secret mines, and whoever has it does.
     C16Admission,
+    /// The journal on disk adds up, across kills and power cuts (D27).
+    C17Journal,
+    /// Retention removes nothing that is not settled.
+    C18Retention,
+    /// Every refused share is told, or counted (D31).
+    C19Refused,
 }
 
 /// Names a connection of this world; never used again.
@@ -178,6 +185,7 @@ pub struct Checker {
     pub channels: BTreeMap<(u64, ChannelKey), ChannelView>,
     pub wires: BTreeMap<Wire, WireView>,
     pub ledger: Ledger,
+    pub journal: JournalView,
     prefixes: BTreeMap<Vec<u8>, PrefixUse>,
     ciphertexts: BTreeSet<[u8; 16]>,
     pub bounds: Bounds,
@@ -194,6 +202,7 @@ impl Checker {
             channels: BTreeMap::new(),
             wires: BTreeMap::new(),
             ledger: Ledger::default(),
+            journal: JournalView::new(),
             prefixes: BTreeMap::new(),
             ciphertexts: BTreeSet::new(),
             bounds,
@@ -220,6 +229,7 @@ impl Checker {
     /// A process starts with this many shards.
     pub fn on_start(&mut self, generation: u64, shards: usize) {
         self.generation = generation;
+        self.journal.on_start();
         self.boards = (0..shards).map(|_| BoardView::default()).collect();
     }
 
@@ -263,8 +273,9 @@ impl Checker {
         }
     }
 
-    /// Control hears of another policy: what the old one refused is without a ruling.
-    pub fn on_policy_changed(&mut self) {
+    /// Control hears of another policy, or of a source whose numbers may begin anywhere: what was
+    /// refused is without a ruling.
+    pub fn forget_refusals(&mut self) {
         for known in &mut self.proposals {
             known.ruling = known.ruling.filter(|ruling| *ruling == Decision::Accept);
         }

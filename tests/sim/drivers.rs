@@ -4,12 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use gateway::limits::{
-    BOARD_RING, CATCH_UPS_PER_TURN, COMPLETIONS_PER_TURN, ENTRIES_PER_TURN, SOLUTION_RING,
-};
+use gateway::drive::notes::{Origin, of_note};
+use gateway::limits::{BOARD_RING, CATCH_UPS_PER_TURN, COMPLETIONS_PER_TURN, SOLUTION_RING};
 use gateway::machine::board::BoardUpdate;
 use gateway::machine::control::{Action, Note};
 use gateway::machine::output::{ChannelKey, ConnectionId};
+use gateway::machine::refusals::on_lost;
 use gateway::machine::shard::Shard;
 use gateway::machine::solution::{Block, SubmitAction};
 use gateway::machine::{Entry, Flow, Output};
@@ -58,9 +58,18 @@ impl World {
                 let deadlines = [control.control.deadline(), control.submissions.deadline()];
                 deadlines.into_iter().flatten().min()
             }
-            Core::Forwarder => process.forwarder.forwarder.deadline(),
+            Core::Forwarder => {
+                let core = &process.forwarder;
+                core.forwarder.deadline().into_iter().chain([core.look_at]).min()
+            }
         };
+        let is_waiting = core == Core::Forwarder && process.forwarder.doing.is_some();
         self.process = Some(process);
+        if is_waiting {
+            // The core waits for its disk.
+            self.wake_of(core).restless = 0;
+            return;
+        }
         let is_overdue = deadline.is_some_and(|at| at <= now.mono);
         let wake = self.wake_of(core);
         wake.restless = if did || is_overdue { wake.restless + 1 } else { 0 };
@@ -305,7 +314,7 @@ impl World {
         }
         // Ended channels before and after: a step may end one, open one, and end that, too.
         let closed: Vec<ChannelKey> =
-            core.shard.state.closed.iter().skip(before.closed).copied().collect();
+            core.shard.state.closed.iter().skip(before.closed).map(|c| c.channel).collect();
         closed.iter().for_each(|key| self.checker.on_closed(*key));
         self.checker.on_step(&step);
         closed.iter().for_each(|key| self.checker.on_closed(*key));
@@ -325,6 +334,7 @@ impl World {
                 format!("wire {wire}: the share ring had no room for an entry")
             });
         }
+        self.tell(core);
         let bytes = std::mem::take(&mut core.out.wire);
         if !bytes.is_empty() {
             self.send_down(wire, bytes);
@@ -367,8 +377,8 @@ impl World {
             core.shard.on_gone(now, id, close);
         }
         core.ends += 1;
-        for key in core.shard.state.closed.iter().skip(closed) {
-            self.checker.on_closed(*key);
+        for ended in core.shard.state.closed.iter().skip(closed) {
+            self.checker.on_closed(ended.channel);
         }
         let counted: u64 = (0..Close::COUNT)
             .map(|index| core.shard.state.counters.read(counter::CLOSES + index))
@@ -399,51 +409,26 @@ impl World {
         }
         while core.entries.credit() > 0 {
             let Some(channel) = core.shard.state.closed.pop_front() else { break };
-            let sent = core.entries.send(Entry::Closed { channel });
+            let sent = core.entries.send(Entry::Closed(channel));
             self.checker.hold(sent, Rule::C7Ring, || "the share ring overflows".into());
         }
-        if !core.entries.is_empty() {
+        self.tell(core);
+        if !core.entries.is_empty() || !core.reports.is_empty() {
             self.wake(Core::Forwarder, 5);
         }
         did
     }
 
-    fn forwarder_turn(&mut self, process: &mut Process) -> bool {
-        let now = self.now();
-        let core = &mut process.forwarder;
-        let mut did = false;
-        while let Some((number, posted)) = core.answers.pop_front() {
-            core.forwarder.on_posted(now, number, &posted);
-            did = true;
-        }
-        let count = process.shards.len();
-        core.first = (core.first + 1) % count;
-        for step in 0..count {
-            let number = (core.first + step) % count;
-            let shard = &mut process.shards[number];
-            let mut taken = false;
-            for _ in 0..ENTRIES_PER_TURN {
-                if !core.forwarder.has_room() {
-                    break;
-                }
-                let Some(entry) = shard.entries.pop() else { break };
-                self.checker.on_taken(number, &entry);
-                core.forwarder.on_entry(now, number, entry);
-                taken = true;
-            }
-            if taken {
-                shard.durable = core.forwarder.durable(number);
-                self.wake(Core::Shard(number), 5);
-                did = true;
+    /// What may be lost, to the forwarder.
+    fn tell(&mut self, core: &mut ShardCore) {
+        let state = &mut core.shard.state;
+        while let Some(report) = state.reports.pop() {
+            if core.reports.credit() == 0 {
+                on_lost(&report, &mut state.counters);
+            } else {
+                let _ = core.reports.send(report);
             }
         }
-        while let Some(batch) = core.forwarder.next_post(now) {
-            did = true;
-            let after = self.chance.between(200, 2_000);
-            self.after(after, Event::Post(self.generation, batch));
-        }
-        core.forwarder.observe(now);
-        did
     }
 
     fn control_turn(&mut self, process: &mut Process) -> bool {
@@ -481,6 +466,7 @@ impl World {
             }
             Fact::SourceConnected(nodes) => {
                 self.disk_nodes.clone_from(&nodes);
+                self.checker.forget_refusals();
                 control.on_source_connected();
                 control.on_source_network(Network::Regtest);
                 submissions.on_nodes(now, nodes);
@@ -495,7 +481,7 @@ impl World {
                 control.on_verdict(now, verdict);
             }
             Fact::PolicyChanged => {
-                self.checker.on_policy_changed();
+                self.checker.forget_refusals();
                 control.on_policy_changed(now);
             }
             Fact::NodeAnswer(node, hash, answer) => {
@@ -526,7 +512,13 @@ impl World {
                     }
                 }
                 Action::Board(update) => self.publish(process, now, &update),
-                Action::Note(note) => self.note(now, &note),
+                Action::Note(note) => {
+                    self.note(now, &note);
+                    if let Some(told) = of_note(now, Some(Origin::Node), &note) {
+                        let _ = process.forwarder.told.send(told);
+                        self.wake(Core::Forwarder, 5);
+                    }
+                }
             }
         }
         did

@@ -57,6 +57,24 @@ pub enum Plant {
     TargetAlone,
     /// A share is credited with less than its target says.
     ShareTooDear,
+    /// Shards are told that shares are safe while their sync is still under way.
+    DurableEarly,
+    /// The disk says that it has synced, and has not.
+    SyncSkipped,
+    /// A start does not cut and sync the last segment.
+    CutSkipped,
+    /// A start believes what a failed sync left, and does not write it again.
+    TailBelieved,
+    /// A start does not look after the shares that the last one left.
+    OpenForgotten,
+    /// The checker does not read one result.
+    ResultUnread,
+    /// The forwarder hears another result than the backend gave.
+    ResultAltered,
+    /// A segment with an open share is to be removed.
+    OpenRemoved,
+    /// A report of a refused share is lost and not counted.
+    ReportLost,
     /// The first share of a worker comes without the worker's name.
     WorkerLost,
     /// A miner without the right secret finds it.
@@ -80,6 +98,20 @@ pub struct Faults {
     pub share_ring: usize,
     pub solution_ring: usize,
     pub queue: usize,
+    /// Slots for reports of one shard.
+    pub report_ring: usize,
+    /// Batches in flight, how long a share waits for company, attempts of a batch, and the longest
+    /// wait between two.
+    pub in_flight: usize,
+    pub batch_millis: u64,
+    pub attempts_max: u64,
+    pub backoff_millis: u64,
+    /// Bytes of a segment, of a group, and of what may wait for its sync.
+    pub segment_bytes: u64,
+    pub group_bytes: usize,
+    pub unsynced_bytes: usize,
+    /// Microseconds of a sync.
+    pub sync_micros: (u64, u64),
     /// Most bytes that the net moves at once, up and down.
     pub chunk_up: u64,
     pub chunk_down: u64,
@@ -122,6 +154,23 @@ pub struct Faults {
     pub backend_errors: bool,
     pub lost_answers: bool,
     pub slow_backend: bool,
+    /// Of the backend: some shares it cannot read, some it refuses, a limit on batches, 409 for
+    /// repeated ones, and answers of something else.
+    pub poison: bool,
+    pub refuses: bool,
+    pub small_batches: bool,
+    pub conflicts: bool,
+    pub wrong_answers: bool,
+    /// Somebody looks at dead letters before the end.
+    pub operators: bool,
+    /// Some ends are power cuts.
+    pub power_cuts: bool,
+    /// The process may be down for days, and keeps shares for one.
+    pub days: bool,
+    pub disk_errors: bool,
+    pub failed_syncs: bool,
+    pub disk_hangs: bool,
+    pub scarce_space: bool,
     pub deaf_nodes: bool,
     pub orphaned_blocks: bool,
     pub garbage: bool,
@@ -140,6 +189,15 @@ impl Faults {
             share_ring: 0,
             solution_ring: 0,
             queue: 0,
+            report_ring: 0,
+            in_flight: 0,
+            batch_millis: 0,
+            attempts_max: 0,
+            backoff_millis: 0,
+            segment_bytes: 0,
+            group_bytes: 0,
+            unsynced_bytes: 0,
+            sync_micros: (0, 0),
             chunk_up: 0,
             chunk_down: 0,
             latency: (0, 0),
@@ -173,6 +231,18 @@ impl Faults {
             backend_errors: is_on(),
             lost_answers: is_on(),
             slow_backend: is_on(),
+            poison: is_on(),
+            refuses: is_on(),
+            small_batches: is_on(),
+            conflicts: is_on(),
+            wrong_answers: is_on(),
+            operators: is_on(),
+            power_cuts: is_on(),
+            days: is_on(),
+            disk_errors: is_on(),
+            failed_syncs: is_on(),
+            disk_hangs: is_on(),
+            scarce_space: is_on(),
             deaf_nodes: is_on(),
             orphaned_blocks: is_on(),
             garbage: is_on(),
@@ -190,6 +260,7 @@ impl Faults {
         self.share_ring = chance.pick(&[1, 2, 3, 8, 64, 1_024]);
         self.solution_ring = chance.pick(&[2, 8, 256]);
         self.queue = chance.pick(&[4, 9, 32, 512, 4_096]);
+        self.lay_out_journal(chance);
         self.chunk_up = chance.pick(&[9, 70, 300, 2_048, 2_048]);
         self.chunk_down = chance.pick(&[9, 70, 300, 4_096, 65_536]);
         let least = chance.between(50, 2_000);
@@ -206,8 +277,20 @@ impl Faults {
         self.auth = chance.pick(&[Auth::Open, Auth::Open, Auth::Allowlist, Auth::PrefixMap]);
         self.tip_every = chance.pick(&[3, 8, 20, 40]) * SECOND;
         self.template_every = chance.pick(&[700, 2_000, 5_000]) * MILLI;
-        self.ends = chance.pick(&[0, 0, 1, 2, 3]);
+        self.ends = chance.pick(&[0, 1, 2, 3, 5]);
         self.permits = chance.one_in(8);
+    }
+
+    fn lay_out_journal(&mut self, chance: &mut Chance) {
+        self.report_ring = chance.pick(&[2, 64, 4_096]);
+        self.in_flight = chance.pick(&[1, 4, 4]);
+        self.batch_millis = chance.pick(&[0, 100, 200, 200]);
+        self.attempts_max = chance.pick(&[0, 0, 2, 6]);
+        self.backoff_millis = chance.pick(&[1_000, 30_000]);
+        self.segment_bytes = chance.pick(&[4, 16, 64, 256, 1_024]) << 10;
+        self.group_bytes = chance.pick(&[1_000, 8_000, 256 << 10]);
+        self.unsynced_bytes = chance.pick(&[2_000, 64 << 10, 8 << 20]);
+        self.sync_micros = chance.pick(&[(60, 300), (800, 4_000), (5_000, 40_000)]);
     }
 
     /// A world in which nothing goes wrong by itself, for plants.
@@ -220,6 +303,15 @@ impl Faults {
         faults.share_ring = 8;
         faults.solution_ring = 8;
         faults.queue = 512;
+        faults.report_ring = 4_096;
+        faults.in_flight = 4;
+        faults.batch_millis = 200;
+        faults.attempts_max = 0;
+        faults.backoff_millis = 1_000;
+        faults.segment_bytes = 16 << 10;
+        faults.group_bytes = 256 << 10;
+        faults.unsynced_bytes = 8 << 20;
+        faults.sync_micros = (800, 4_000);
         faults.chunk_up = 300;
         faults.chunk_down = 4_096;
         faults.latency = (200, 700);
@@ -237,12 +329,15 @@ impl Faults {
     /// From now on nothing goes wrong.
     pub fn switch_off(&mut self) {
         self.ends = 0;
+        let days = self.days;
         for fault in self.all_mut() {
             *fault.1 = false;
         }
+        // Settings of a start stay as they are.
+        self.days = days;
     }
 
-    fn all_mut(&mut self) -> [(&'static str, &mut bool); 25] {
+    fn all_mut(&mut self) -> [(&'static str, &mut bool); 37] {
         [
             ("resets", &mut self.resets),
             ("corrupts", &mut self.corrupts),
@@ -263,6 +358,18 @@ impl Faults {
             ("backend-errors", &mut self.backend_errors),
             ("lost-answers", &mut self.lost_answers),
             ("slow-backend", &mut self.slow_backend),
+            ("poison", &mut self.poison),
+            ("refuses", &mut self.refuses),
+            ("small-batches", &mut self.small_batches),
+            ("conflicts", &mut self.conflicts),
+            ("wrong-answers", &mut self.wrong_answers),
+            ("operators", &mut self.operators),
+            ("power-cuts", &mut self.power_cuts),
+            ("days", &mut self.days),
+            ("disk-errors", &mut self.disk_errors),
+            ("failed-syncs", &mut self.failed_syncs),
+            ("disk-hangs", &mut self.disk_hangs),
+            ("scarce-space", &mut self.scarce_space),
             ("deaf-nodes", &mut self.deaf_nodes),
             ("orphaned-blocks", &mut self.orphaned_blocks),
             ("garbage", &mut self.garbage),
@@ -296,6 +403,20 @@ impl fmt::Display for Faults {
             self.auth,
             self.ends,
             self.permits,
+        )?;
+        write!(
+            f,
+            " reports={} in-flight={} batch-ms={} attempts={} backoff-ms={} segment={} group={} \
+             unsynced={} sync={:?}",
+            self.report_ring,
+            self.in_flight,
+            self.batch_millis,
+            self.attempts_max,
+            self.backoff_millis,
+            self.segment_bytes,
+            self.group_bytes,
+            self.unsynced_bytes,
+            self.sync_micros,
         )?;
         for (name, is_on) in self.clone().all_mut() {
             if *is_on {

@@ -261,6 +261,10 @@ fn known(view: &WireView, channel_id: u32, message: &SubmitSharesStandard) -> Op
     if job.is_none() && message.job_id < UNKNOWN_JOB {
         return None;
     }
+    // So may the tip that brings a job into force.
+    if job.is_some_and(|job| job.ntime_min == 0) {
+        return None;
+    }
     let of_job = |job: &GivenJob| header(job, message.version, message.ntime, message.nonce);
     Some(Submitted {
         hash: job.map(|job| of_job(job).hash()),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway::machine::ShareRecord;
-use gateway::machine::forwarder::NamedShare;
 use gateway::machine::output::Entry;
+use journal::Share;
 
 use crate::checkers::{Checker, Rule, Wire};
 
@@ -22,8 +22,11 @@ struct Account {
     worker: Option<Option<String>>,
     is_taken: bool,
     is_acknowledged: bool,
-    is_delivered: bool,
-    /// Whether the process died before it was delivered.
+    /// Whether its record is on disk.
+    is_safe: bool,
+    /// What the backend said of it first: whether it is credited.
+    answer: Option<bool>,
+    /// Whether the process died before its record was on disk.
     is_excused: bool,
 }
 
@@ -52,13 +55,18 @@ impl Ledger {
         self.blocks.insert(hash);
     }
 
-    /// What was not delivered may be lost; what was not submitted may be, too.
+    /// What is not on disk may be lost; what was not submitted may be, too.
     pub fn on_crash(&mut self, generation: u64) {
         for (key, account) in &mut self.accounts {
-            account.is_excused |= key.0 == generation && !account.is_delivered;
+            account.is_excused |= key.0 == generation && !account.is_safe;
         }
         let lost = self.blocks.difference(&self.submitted);
         self.excused.extend(lost.filter(|hash| !self.stored.contains(*hash)));
+    }
+
+    /// The last share of a shard that the forwarder took.
+    pub fn last_taken(&self, generation: u64, shard: usize) -> u64 {
+        self.taken.get(&(generation, shard)).copied().unwrap_or(0)
     }
 
     /// Blocks that no node has, no crash excuses, and that are not kept on disk for the next
@@ -91,7 +99,8 @@ impl Checker {
             worker: None,
             is_taken: false,
             is_acknowledged: false,
-            is_delivered: false,
+            is_safe: false,
+            answer: None,
             is_excused: false,
         };
         self.ledger.accounts.insert(key, account);
@@ -132,7 +141,7 @@ impl Checker {
             let what = format!("wire {wire}: share {sequence_number} was never accepted");
             return self.fail(Rule::C4Ack, what);
         };
-        let is_good = account.is_taken && !account.is_acknowledged;
+        let is_good = account.is_safe && !account.is_acknowledged;
         account.is_acknowledged = true;
         *self.ledger.acknowledged.entry((wire, channel_id)).or_insert(0) += account.work;
         self.hold(is_good, Rule::C4Ack, || {
@@ -150,9 +159,33 @@ impl Checker {
         });
     }
 
-    /// The backend is given a share. Whether it is credited now; not if it was credited before.
-    pub fn on_delivered(&mut self, share_id: u128, share: &NamedShare) -> bool {
-        let hash = share.record.share_hash.0;
+    /// A share's record is on disk, and says what its shard said.
+    pub fn on_safe(&mut self, share: &Share) {
+        let key = self.ledger.by_share_id.get(&share.share_id).copied();
+        let Some(account) = key.and_then(|key| self.ledger.accounts.get_mut(&key)) else {
+            let what = format!("share {:032x} is on disk and was never accepted", share.share_id);
+            return self.fail(Rule::C17Journal, what);
+        };
+        let is_first = !std::mem::replace(&mut account.is_safe, true);
+        account.is_excused = false;
+        let is_its = account.work == share.work().0
+            && account.channel_id == share.channel_id
+            && account.sequence_number == share.sequence_number;
+        self.hold(is_first && is_its, Rule::C17Journal, || {
+            format!("share {:032x} is on disk twice, or altered", share.share_id)
+        });
+    }
+
+    /// What the backend says of a share.
+    pub fn answer_of(&self, share_id: u128) -> Option<bool> {
+        let key = self.ledger.by_share_id.get(&share_id)?;
+        self.ledger.accounts.get(key)?.answer
+    }
+
+    /// The backend is given a share, which it would credit or refuse. Whether it credits it: what
+    /// it said first it says for ever.
+    pub fn on_delivered(&mut self, share_id: u128, share: &Share, would_credit: bool) -> bool {
+        let hash = share.share_hash.0;
         let key = self.ledger.by_share_id.get(&share_id).copied();
         let is_same = self.ledger.hashes.get(&hash) == Some(&share_id);
         self.hold(is_same, Rule::C5Credit, || {
@@ -163,9 +196,11 @@ impl Checker {
             self.fail(Rule::C5Credit, what);
             return false;
         };
-        let is_new = !std::mem::replace(&mut account.is_delivered, true);
-        account.is_excused = false;
-        let expected = account.worker.clone();
+        let is_credited = *account.answer.get_or_insert(would_credit);
+        let (is_safe, expected) = (account.is_safe, account.worker.clone());
+        self.hold(is_safe, Rule::C4Ack, || {
+            format!("share {share_id:032x} is posted before its record is on disk")
+        });
         let is_its =
             expected.as_ref().is_none_or(|name| name.as_deref() == share.worker_id.as_deref());
         self.hold(is_its, Rule::C14Reference, || {
@@ -174,23 +209,23 @@ impl Checker {
                 share.worker_id
             )
         });
-        is_new
+        is_credited
     }
 
-    /// At the end: everything is settled.
+    /// At the end: everything was written, and all blocks are where they belong.
     pub fn check_settled(&mut self) {
         let open: Vec<String> = self
             .ledger
             .accounts
             .iter()
-            .filter(|(_, account)| !account.is_delivered && !account.is_excused)
+            .filter(|(_, account)| !account.is_safe && !account.is_excused)
             .map(|(key, account)| {
                 let Account { sequence_number, wire, channel_id, .. } = account;
                 format!("{key:?} share {sequence_number} of wire {wire}, channel {channel_id}")
             })
             .take(3)
             .collect();
-        self.hold(open.is_empty(), Rule::C6Settle, || format!("never delivered: {open:?}"));
+        self.hold(open.is_empty(), Rule::C6Settle, || format!("never written: {open:?}"));
         let missing = self.ledger.blocks_missing();
         self.hold(missing == 0, Rule::C8Block, || format!("{missing} blocks reached no node"));
     }

@@ -3,12 +3,15 @@
 //!
 //! ```text
 //! world.rs     time, agenda, phases, the end          drivers.rs   what src/drive does
+//! lives.rs     starts and ends of the process         outbox.rs    the forwarder core, its start
 //! process.rs   one start of the gateway               net.rs       byte pipes
+//! disk.rs      the journal's disk                     backend.rs   the pool's backend, an operator
 //! miners.rs    loadgen's miners                       forgers.rs   what they send wrongly
 //! wild.rs      miners without manners                 given.rs     what miners were given
-//! node.rs      the chain                              peers.rs     verifier, source, backend, disk
+//! node.rs      the chain                              peers.rs     verifier, source, disk
 //! faults.rs    what may go wrong, plants              mischief.rs  when it does
 //! checkers.rs  work, tips, ends  ·  ledger.rs  shares and blocks  ·  verdicts.rs  each verdict
+//! books.rs     the journal as its disk has it
 //! reference.rs what a share is, slowly                trace.rs stats.rs chance.rs
 //! ```
 //!
@@ -16,17 +19,22 @@
 //! a readable trace. A seed that ever failed is a line in `tests/seeds.txt` and runs first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod backend;
+mod books;
 mod chance;
 mod checkers;
+mod disk;
 mod drivers;
 mod faults;
 mod forgers;
 mod given;
 mod ledger;
+mod lives;
 mod miners;
 mod mischief;
 mod net;
 mod node;
+mod outbox;
 mod peers;
 mod process;
 mod reference;
@@ -184,6 +192,15 @@ plants! {
     c14_a_share_credited_with_less, ShareTooDear, C14Reference;
     c14_a_worker_without_its_name, WorkerLost, C14Reference;
     c16_a_secret_that_is_found, SecretFound, C16Admission;
+    c4_a_durable_number_before_the_sync, DurableEarly, C4Ack;
+    c4_a_sync_that_never_was, SyncSkipped, C4Ack;
+    c17_a_last_segment_that_is_not_cut, CutSkipped, C17Journal;
+    c17_a_failed_sync_that_is_believed, TailBelieved, C17Journal;
+    c6_open_shares_that_a_start_forgets, OpenForgotten, C6Settle;
+    c6_a_result_that_is_not_there, ResultUnread, C6Settle;
+    c6_a_result_that_is_altered, ResultAltered, C6Settle;
+    c18_a_segment_with_an_open_share, OpenRemoved, C18Retention;
+    c19_a_refused_share_that_nobody_tells, ReportLost, C19Refused;
 }
 
 /// Goal: the comparison of two runs can fail.

@@ -1,8 +1,10 @@
 //! Mischief: now and then one of the faults of this world strikes somewhere.
 
+use gateway::limits::{FREE_BYTES_FULL, FREE_BYTES_SLOW};
 use work::Mono;
 
 use crate::checkers::Wire;
+use crate::disk::FULL_MICROS;
 use crate::faults::{MILLI, Plant, SECOND};
 use crate::net::{State, Who};
 use crate::process::Fact;
@@ -25,6 +27,9 @@ enum Mischief {
     Garbage,
     Forge,
     Flood,
+    SlowDisk,
+    Space,
+    Operate,
 }
 
 impl World {
@@ -49,6 +54,9 @@ impl World {
             (self.faults.forgeries, Mischief::Forge),
             (self.faults.forgeries, Mischief::Forge),
             (self.faults.floods, Mischief::Flood),
+            (self.faults.disk_hangs, Mischief::SlowDisk),
+            (self.faults.scarce_space, Mischief::Space),
+            (self.faults.operators, Mischief::Operate),
         ];
         let on: Vec<Mischief> = all.iter().filter(|(is_on, _)| *is_on).map(|(_, m)| *m).collect();
         if !on.is_empty() {
@@ -117,6 +125,11 @@ impl World {
                 let count = self.chance.between(30, 300);
                 self.forge(count);
             }
+            (Mischief::SlowDisk, _) => {
+                self.segments.delay = self.chance.pick(&[200, 1_500, 6_000]) * MILLI;
+            }
+            (Mischief::Space, _) => self.take_space(),
+            (Mischief::Operate, _) => self.on_operator(),
             (Mischief::Reset | Mischief::Damage | Mischief::Silence | Mischief::Stall, None) => (),
         }
     }
@@ -148,6 +161,14 @@ impl World {
         let length = self.chance.pick(&[5, 100, 1_500]) * MILLI;
         let until = Mono(self.now().mono.0 + length);
         self.wake_of(core).slow_until = until;
+    }
+
+    /// Somebody else fills the disk, and cleans up after a while.
+    fn take_space(&mut self) {
+        self.segments.free = self.chance.pick(&[FREE_BYTES_SLOW - 1, FREE_BYTES_FULL - 1]);
+        self.segments.is_full = self.chance.one_in(2);
+        let after = self.chance.pick(&FULL_MICROS);
+        self.after(after, Event::SpaceBack);
     }
 
     fn lose_source(&mut self) {

@@ -1,10 +1,9 @@
-//! The other services: a verifier, a template source with its nodes, a pool backend; and the disk
-//! that blocks are kept on.
+//! The other services: a verifier, a template source with its nodes; and the disk that blocks are
+//! kept on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gateway::machine::forwarder::{Batch, Posted};
 use gateway::machine::solution::{Block, NodeAnswer};
 use gateway::machine::verifier_link::LinkFact;
 use work::contract::bytes::HexBytes;
@@ -12,7 +11,7 @@ use work::contract::feed::NodeAccess;
 use work::contract::verifier::{FromVerifier, PROTO, TemplatePropose, TemplateVerdict, ToVerifier};
 use work::{BlockHash, Decision, Template, Tip, Wtxid};
 
-use crate::faults::{MILLI, Plant, SECOND};
+use crate::faults::{MILLI, SECOND};
 use crate::process::Fact;
 use crate::world::{Core, Event, World};
 
@@ -313,48 +312,6 @@ impl World {
         };
         self.trace.note(now.mono, format_args!("block {hash} at {}: {answer:?}", node.url));
         self.tell_control(FACT_MICROS, Fact::NodeAnswer(node, hash, answer));
-    }
-
-    /// A batch arrives at the backend.
-    pub fn on_post(&mut self, generation: u64, batch: &Arc<Batch>) {
-        let now = self.now();
-        let mut after = self.chance.between(500, 5_000);
-        if self.faults.slow_backend && self.chance.one_in(4) {
-            after = self.chance.between(1, 5) * SECOND;
-        }
-        let fails = self.faults.backend_errors && self.chance.one_in(3);
-        let posted = if fails {
-            match self.chance.below(3) {
-                0 => Posted::Status(503),
-                1 => Posted::Status(429),
-                _ => Posted::Unreachable,
-            }
-        } else {
-            let posted = self.deliver(batch);
-            let is_lost = self.faults.lost_answers && self.chance.one_in(3);
-            if is_lost { Posted::Unreachable } else { posted }
-        };
-        let (id, count) = (&batch.id, batch.shares.len());
-        self.trace.note(now.mono, format_args!("batch {id} of {count}: {posted:?}"));
-        if self.may_plant(Plant::DeafForwarder) && self.is_calm {
-            return;
-        }
-        self.after(after, Event::Posted(generation, batch.number, posted));
-    }
-
-    fn deliver(&mut self, batch: &Batch) -> Posted {
-        let (mut accepted, mut duplicate) = (0, 0);
-        let is_lost = self.may_plant(Plant::BatchLost);
-        let again = if self.may_plant(Plant::DeliveredAgain) { 2 } else { 1 };
-        for copy in 0..again {
-            for share in batch.shares.iter().filter(|_| !is_lost) {
-                let share_id = share.record.share_id ^ copy;
-                let is_new = self.checker.on_delivered(share_id, share);
-                accepted += u64::from(is_new);
-                duplicate += u64::from(!is_new);
-            }
-        }
-        Posted::Settled { accepted, duplicate, refused: 0 }
     }
 }
 

@@ -3,27 +3,31 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gateway::limits::{BOARD_RING, CANDIDATES_MAX, CERTIFICATE_SECONDS};
+use gateway::limits::{BOARD_RING, CANDIDATES_MAX, CERTIFICATE_SECONDS, TOLD_RING};
 use gateway::machine::admission::{Admission, AuthInput};
 use gateway::machine::board::BoardUpdate;
+use gateway::machine::command::Command;
 use gateway::machine::control::{Control, ControlSettings};
-use gateway::machine::forwarder::{Forwarder, ForwarderSettings, Posted};
+use gateway::machine::forwarder::{Forwarder, ForwarderSettings, Found, Posted};
 use gateway::machine::output::ConnectionId;
 use gateway::machine::shard::{Shard, ShardSettings};
 use gateway::machine::solution::{Block, NodeAnswer, Submissions};
+use gateway::machine::told::Told;
 use gateway::machine::verifier_link::{Caller, VerifierLink};
-use gateway::machine::{Entry, Output, Solution};
+use gateway::machine::{Entry, Output, Report, Solution};
 use gateway::mode::{FailurePolicy, Mode};
+use journal::writer::{DiskAction, Writer};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sv2::{AuthorityKey, Identity, StaticKey};
 use work::contract::feed::NodeAccess;
 use work::contract::verifier::ProposeReason;
 use work::payout::{Network, Payout};
-use work::{BlockHash, Job, Now, Template, Verdict};
+use work::{BlockHash, Job, Mono, Now, Template, Verdict};
 
 use crate::chance::Chance;
 use crate::checkers::Wire;
+use crate::disk::Luck;
 use crate::faults::{Auth, Faults};
 
 /// Milliseconds of the gateway's timers, short enough to matter in a world of minutes.
@@ -34,7 +38,6 @@ const VERDICT_MILLIS: u64 = 50;
 const HOLD_MILLIS: u64 = 5_000;
 const BROADCAST_MILLIS: u64 = 1_000;
 pub const TEMPLATE_AGE_MILLIS: u64 = 30_000;
-const BATCH_MILLIS: u64 = 200;
 const NONCE_EXPIRE_SECONDS: u64 = 600;
 /// Hashes for which a channel has room between two jobs.
 pub const SEEN_ROOM: usize = 200;
@@ -101,6 +104,7 @@ pub struct ShardCore {
     pub board: Ring<(BoardUpdate, Option<usize>)>,
     pub solutions: Ring<Solution>,
     pub entries: Ring<Entry>,
+    pub reports: Ring<Report>,
     /// The number that the forwarder shows, and the one the shard has read.
     pub durable: u64,
     pub durable_read: u64,
@@ -137,6 +141,14 @@ pub struct ControlCore {
 pub struct ForwarderCore {
     pub forwarder: Forwarder,
     pub answers: VecDeque<(u64, Posted)>,
+    pub told: Ring<Told>,
+    pub commands: VecDeque<Command>,
+    /// What the disk has under way, and how it will end.
+    pub doing: Option<(DiskAction, Luck)>,
+    /// When the free space is looked at again.
+    pub look_at: Mono,
+    /// Nothing more will come: the last segment is completed.
+    pub is_closing: bool,
     /// Shard that is looked at first.
     pub first: usize,
 }
@@ -155,6 +167,13 @@ impl LinkThread {
     pub const PROPOSALS_MAX: usize = 4 * CANDIDATES_MAX;
 }
 
+/// What a start finds on its disks.
+pub struct Disks {
+    pub nodes: Vec<NodeAccess>,
+    pub stored: Vec<Block>,
+    pub journal: (Writer, Found),
+}
+
 /// One start of the gateway.
 pub struct Process {
     pub shards: Vec<ShardCore>,
@@ -164,19 +183,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Start with `epoch`; `nodes` and `stored` blocks are what the disk has.
+    /// Start with `epoch`.
     pub fn start(
         now: Now,
         epoch: u16,
         faults: &Faults,
         authority: &AuthorityKey,
-        nodes: Vec<NodeAccess>,
-        stored: Vec<Block>,
+        disks: Disks,
         chance: &mut Chance,
     ) -> Process {
         let mut submissions = Submissions::default();
-        submissions.on_nodes(now, nodes);
-        for block in stored {
+        submissions.on_nodes(now, disks.nodes);
+        for block in disks.stored {
             submissions.on_block(now, block);
         }
         let caller = Caller {
@@ -195,17 +213,7 @@ impl Process {
                 submissions,
                 facts: VecDeque::new(),
             },
-            forwarder: ForwarderCore {
-                forwarder: Forwarder::new(ForwarderSettings {
-                    shards: faults.shards,
-                    queue_size: faults.queue,
-                    max_in_flight: 4,
-                    batch_interval_ms: BATCH_MILLIS,
-                    batch_prefix: format!("bat_0007{epoch:04x}"),
-                }),
-                answers: VecDeque::new(),
-                first: 0,
-            },
+            forwarder: forwarder_core(now, epoch, faults, disks.journal),
             link: LinkThread {
                 link: VerifierLink::new(caller),
                 proposals: VecDeque::new(),
@@ -213,6 +221,35 @@ impl Process {
                 connection: 0,
             },
         }
+    }
+}
+
+fn forwarder_core(
+    now: Now,
+    epoch: u16,
+    faults: &Faults,
+    (writer, found): (Writer, Found),
+) -> ForwarderCore {
+    let settings = ForwarderSettings {
+        shards: faults.shards,
+        epoch,
+        queue_size: faults.queue,
+        max_in_flight: faults.in_flight,
+        batch_interval_ms: faults.batch_millis,
+        attempts_max: faults.attempts_max,
+        backoff_max_ms: faults.backoff_millis,
+        retention_days: u64::from(faults.days),
+        batch_prefix: format!("bat_0007{epoch:04x}"),
+    };
+    ForwarderCore {
+        forwarder: Forwarder::new(settings, writer, found, now),
+        answers: VecDeque::new(),
+        told: Ring::new(TOLD_RING),
+        commands: VecDeque::new(),
+        doing: None,
+        look_at: Mono(0),
+        is_closing: false,
+        first: 0,
     }
 }
 
@@ -253,6 +290,7 @@ fn shard_core(
         board: Ring::new(BOARD_RING),
         solutions: Ring::new(faults.solution_ring),
         entries: Ring::new(faults.share_ring),
+        reports: Ring::new(faults.report_ring),
         durable: 0,
         durable_read: 0,
         events: VecDeque::new(),

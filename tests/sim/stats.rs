@@ -17,6 +17,19 @@ pub struct Stats {
     pub channels: u64,
     pub targets: u64,
     pub mischief: u64,
+    /// Of the journal and its disk.
+    pub posts: u64,
+    pub syncs: u64,
+    pub segments: u64,
+    pub removals: u64,
+    pub disk_faults: u64,
+    pub power_cuts: u64,
+    pub unsynced_ends: u64,
+    pub torn_bytes: u64,
+    pub reopened: u64,
+    pub commands: u64,
+    pub letters: u64,
+    pub lost_refusals: u64,
 }
 
 impl Stats {
@@ -34,6 +47,18 @@ impl Stats {
         self.channels += other.channels;
         self.targets += other.targets;
         self.mischief += other.mischief;
+        self.posts += other.posts;
+        self.syncs += other.syncs;
+        self.segments += other.segments;
+        self.removals += other.removals;
+        self.disk_faults += other.disk_faults;
+        self.power_cuts += other.power_cuts;
+        self.unsynced_ends += other.unsynced_ends;
+        self.torn_bytes += other.torn_bytes;
+        self.reopened += other.reopened;
+        self.commands += other.commands;
+        self.letters += other.letters;
+        self.lost_refusals += other.lost_refusals;
     }
 }
 
@@ -43,7 +68,9 @@ impl fmt::Display for Stats {
             f,
             "{} steps, {} hashes, {} shares accepted, {} refused, {} blocks, {} tips, {} jobs \
              published, {} connections, {} channels, {} targets set, {} starts, {} strokes of \
-             mischief",
+             mischief; {} batches posted, {} syncs, {} segments, {} removed, {} disk faults, {} \
+             power cuts, {} ends with unsynced bytes, {} bytes torn, {} shares open at starts, \
+             {} dead letters, {} commands, {} refusals counted as lost",
             self.steps,
             self.hashes,
             self.shares,
@@ -56,6 +83,18 @@ impl fmt::Display for Stats {
             self.targets,
             self.starts,
             self.mischief,
+            self.posts,
+            self.syncs,
+            self.segments,
+            self.removals,
+            self.disk_faults,
+            self.power_cuts,
+            self.unsynced_ends,
+            self.torn_bytes,
+            self.reopened,
+            self.letters,
+            self.commands,
+            self.lost_refusals,
         )
     }
 }

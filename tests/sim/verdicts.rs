@@ -92,7 +92,8 @@ impl Checker {
                     self.on_opened(step.wire, *channel, *channel_id, extranonce_prefix);
                     self.check_name(step.wire, miner_id);
                 }
-                Entry::Closed { channel } => self.on_closed(*channel),
+                Entry::Closed(closed) => self.on_closed(closed.channel),
+                Entry::Acknowledged { .. } => (),
                 Entry::Share(record) => records.push((record, None)),
                 Entry::ShareOfNewWorker { record, worker_id } => {
                     records.push((record, Some(&**worker_id)));
@@ -400,6 +401,7 @@ impl Checker {
             && extranonce.len() == self.bounds.extranonce_bytes
             && is_at_most(&header.hash(), &target)
             && record.block_found == header.is_block()
+            && record.block_found == record.coinbase_txid.is_some()
             && record.prev_hash == propose.prev_hash
             && record.height == propose.height
             && record.coinbase_value == propose.coinbase.value

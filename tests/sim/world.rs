@@ -6,14 +6,19 @@ use std::sync::Arc;
 
 use gateway::machine::forwarder::{Batch, Posted};
 use gateway::machine::solution::Block;
+use gateway::metrics::forwarder::DAMAGES;
+use gateway::metrics::shard as counter;
+use gateway::reason::Reason;
 use loadgen::miner::MinerEvent;
 use sv2::AuthorityKey;
 use work::contract::feed::NodeAccess;
 use work::contract::verifier::{FromVerifier, ToVerifier};
 use work::{BlockHash, Job, Mono, Now, Target, Template, Tip, UnixTime};
 
+use crate::backend::Backend;
 use crate::chance::Chance;
 use crate::checkers::{Bounds, Checker, Rule, Wire};
+use crate::disk::Disk;
 use crate::faults::{Faults, MILLI, Plant, SECOND};
 use crate::miners::Peer;
 use crate::net::{Pipe, State, Who};
@@ -24,16 +29,17 @@ use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::wild::Wild;
 
+/// Milliseconds of a day.
+pub const DAY_MILLIS: u64 = 86_400_000;
 /// Milliseconds since 1970 at which every world begins.
 const BEGIN_UNIX_MILLIS: u64 = 1_750_000_000_000;
 /// From the end of the faults: mining goes on, then it stops, then all must be settled.
 const CALM_MICROS: u64 = 15 * SECOND;
 const SETTLE_MICROS: u64 = 100 * SECOND;
-/// Longest time in which all connections end when the gateway stops, and in which it delivers.
-const DRAIN_MICROS: u64 = 3 * SECOND;
-const DELIVER_MICROS: u64 = 5 * SECOND;
 /// Longest time, without faults, between a SetTarget and the job behind it.
 pub const FRESH_MICROS: u64 = 30 * SECOND;
+/// When an operator looks at what is left, seconds after the faults are over.
+const OPERATOR_LOOKS: [u64; 8] = [1, 4, 8, 20, 30, 40, 60, 70];
 /// Events after which a world is said to run away.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -69,12 +75,28 @@ pub enum Event {
     Post(u64, Arc<Batch>),
     Posted(u64, u64, Posted),
     Submit(u64, NodeAccess, Block),
-    Crash,
+    DiskDone(u64),
+    Operator,
+    SpaceBack,
+    Stopped(u64),
+    End(End),
+    Crash(End),
     Drain,
     Drained(u64, Mono),
     Start,
     Calm,
     Quiet,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// SIGKILL: what was written stays.
+    Kill,
+    /// The machine goes with it: what was not synced may be lost.
+    Power,
+    /// In good order, as far as the disk lets it.
+    Stop,
 }
 
 struct Due {
@@ -154,6 +176,15 @@ pub struct World {
     pub source_losses: u64,
     pub disk: BTreeMap<BlockHash, Arc<[u8]>>,
     pub disk_nodes: Vec<NodeAccess>,
+    /// The faults as they were drawn, in words.
+    drawn: String,
+    /// Where the journal is.
+    pub segments: Disk,
+    /// The process ends when the disk has something to do next.
+    pub end_at_disk: Option<End>,
+    pub backend: Backend,
+    /// Milliseconds that the process was down for, beyond what the world's time says.
+    pub unix_ahead: u64,
     pub last_proposed: Option<Arc<Job>>,
     /// Tip that control noted last.
     pub noted_tip: Option<BlockHash>,
@@ -172,6 +203,7 @@ impl World {
         if plant == Some(Plant::ExtraDie) {
             chance.number();
         }
+        let faults_in_words = faults.to_string();
         let now = Now { mono: Mono(0), unix: UnixTime(BEGIN_UNIX_MILLIS) };
         let authority = AuthorityKey::from_secret_bytes([7; 32]).unwrap();
         let node = Node::new(faults.nbits, now, &mut chance);
@@ -210,6 +242,11 @@ impl World {
             source_losses: 0,
             disk: BTreeMap::new(),
             disk_nodes: Vec::new(),
+            drawn: faults_in_words,
+            segments: Disk::default(),
+            end_at_disk: None,
+            backend: Backend::default(),
+            unix_ahead: 0,
             last_proposed: None,
             noted_tip: None,
             source_lost_at: None,
@@ -239,11 +276,13 @@ impl World {
         let end = self.chance.between(40, 80) * SECOND;
         for _ in 0..self.faults.ends {
             let at = self.chance.below(end);
+            let is_cut = self.faults.power_cuts && self.chance.one_in(2);
+            let end = if is_cut { End::Power } else { End::Kill };
             let is_crash = self.chance.below(3) > 0;
-            self.after(at, if is_crash { Event::Crash } else { Event::Drain });
+            self.after(at, if is_crash { Event::End(end) } else { Event::Drain });
         }
-        if self.plant == Some(Plant::EpochReused) {
-            self.after(20 * SECOND, Event::Crash);
+        if matches!(self.plant, Some(Plant::EpochReused | Plant::OpenForgotten)) {
+            self.after(20 * SECOND, Event::Crash(End::Kill));
         }
         self.after(self.faults.tip_every, Event::NewTip);
         self.after(self.faults.template_every, Event::NewTemplate);
@@ -253,7 +292,8 @@ impl World {
 
     /// Both clocks.
     pub fn now(&self) -> Now {
-        Now { mono: self.now, unix: UnixTime(BEGIN_UNIX_MILLIS + self.now.0 / MILLI) }
+        let millis = BEGIN_UNIX_MILLIS + self.unix_ahead + self.now.0 / MILLI;
+        Now { mono: self.now, unix: UnixTime(millis) }
     }
 
     /// `event` happens in `micros`.
@@ -314,7 +354,7 @@ impl World {
             violations: self.checker.violations,
             trace_hash: self.trace.hash(),
             stats: self.stats,
-            faults: self.faults.to_string(),
+            faults: self.drawn,
         }
     }
 
@@ -328,6 +368,8 @@ impl World {
             | Event::ToVerifier(generation, ..)
             | Event::FromVerifier(generation, ..)
             | Event::Posted(generation, ..)
+            | Event::DiskDone(generation)
+            | Event::Stopped(generation)
             | Event::Drained(generation, _) => Some(*generation),
             _ => None,
         };
@@ -375,7 +417,12 @@ impl World {
                     self.on_submit(node, &block);
                 }
             }
-            Event::Crash => self.crash(),
+            Event::DiskDone(_) => self.on_disk_done(),
+            Event::Operator => self.on_operator(),
+            Event::SpaceBack => self.segments.free_space(),
+            Event::Stopped(_) => self.crash(End::Stop),
+            Event::End(end) => self.end_soon(end),
+            Event::Crash(end) => self.crash(end),
             Event::Drain => self.drain(),
             Event::Drained(_, since) => self.on_drained(since),
             Event::Start => self.start(),
@@ -409,87 +456,6 @@ impl World {
         self.after(self.faults.template_every, Event::NewTemplate);
     }
 
-    /// The process starts, with the next epoch and the blocks that are on disk.
-    pub fn start(&mut self) {
-        if self.process.is_some() {
-            return;
-        }
-        let now = self.now();
-        self.generation += 1;
-        self.stats.starts += 1;
-        let epoch = if self.plant == Some(Plant::EpochReused) { 1 } else { self.generation };
-        let stored = self
-            .disk
-            .iter()
-            .map(|(hash, bytes)| Block::Stored { hash: *hash, bytes: Arc::clone(bytes) });
-        let stored: Vec<Block> = stored.collect();
-        self.trace.note(now.mono, format_args!("start {epoch}, {} blocks stored", stored.len()));
-        let process = Process::start(
-            now,
-            epoch as u16,
-            &self.faults,
-            &self.authority,
-            self.disk_nodes.clone(),
-            stored,
-            &mut self.chance,
-        );
-        self.process = Some(process);
-        self.wakes.clear();
-        self.source_lost_at = None;
-        self.checker.on_start(self.generation, self.faults.shards);
-        self.after(MILLI, Event::LinkConnect(self.generation));
-        self.after(2 * MILLI, Event::SourceBack);
-        self.wake(Core::Control, 5);
-    }
-
-    /// The process is asked to stop: shards end their connections, then shares are delivered.
-    fn drain(&mut self) {
-        let now = self.now();
-        if self.process.is_none() || self.is_draining {
-            return;
-        }
-        self.is_draining = true;
-        self.trace.note(now.mono, format_args!("drain"));
-        for shard in 0..self.faults.shards {
-            self.wake(Core::Shard(shard), 5);
-        }
-        self.after(100 * MILLI, Event::Drained(self.generation, now.mono));
-    }
-
-    /// Whether the process has stopped, as it was asked to at `since`.
-    fn on_drained(&mut self, since: Mono) {
-        let Some(process) = &self.process else { return };
-        let micros = self.now.micros_since(since);
-        let live: usize = process.shards.iter().map(|shard| shard.shard.live()).sum();
-        let is_handed_over = process.shards.iter().all(|shard| {
-            shard.entries.is_empty() && shard.solutions.is_empty() && shard.board.is_empty()
-        });
-        let left = process.forwarder.forwarder.unsettled();
-        self.checker.hold(live == 0 || micros < DRAIN_MICROS, Rule::C9Close, || {
-            format!("{live} connections live {micros} us after the gateway was told to stop")
-        });
-        if (live == 0 && is_handed_over && left == 0) || micros >= DELIVER_MICROS {
-            return self.crash();
-        }
-        self.after(100 * MILLI, Event::Drained(self.generation, since));
-    }
-
-    /// The process dies.
-    fn crash(&mut self) {
-        if self.process.take().is_none() {
-            return;
-        }
-        self.is_draining = false;
-        let now = self.now();
-        self.trace.note(now.mono, format_args!("crash"));
-        self.checker.on_crash();
-        for wire in 0..self.pipes.len() {
-            self.hang_up(wire);
-        }
-        let after = self.chance.between(50, 5_000) * MILLI;
-        self.after(after, Event::Start);
-    }
-
     fn on_calm(&mut self) {
         let now = self.now();
         self.trace.note(now.mono, format_args!("the faults are over"));
@@ -497,6 +463,11 @@ impl World {
         self.calm_at = Some(now.mono);
         self.faults.switch_off();
         self.verifier.mute_until = 0;
+        self.segments.free_space();
+        self.end_at_disk = None;
+        for after in OPERATOR_LOOKS {
+            self.after(after * SECOND, Event::Operator);
+        }
         for wake in self.wakes.values_mut() {
             wake.slow_until = Mono(0);
         }
@@ -547,5 +518,34 @@ impl World {
         }
         self.checker.hold(faults.is_empty(), Rule::C13Liveness, || faults.join("; "));
         self.checker.check_settled();
+        let core = self.process.as_ref().map(|process| &process.forwarder);
+        let damages = core.map_or(0, |core| core.forwarder.counters.read(DAMAGES));
+        let is_idle = core.is_some_and(|core| core.forwarder.is_synced());
+        self.checker.hold(damages == 0, Rule::C17Journal, || {
+            format!("{damages} places of the journal could not be read back")
+        });
+        let refused = self.refusals();
+        self.checker.check_journal(&self.segments, is_idle, refused);
+        self.stats.letters = self.checker.journal.letters;
+    }
+
+    /// Shares that this process refused, without those that it counts as untold.
+    fn refusals(&mut self) -> u64 {
+        let Some(process) = &self.process else { return 0 };
+        let (mut refused, mut lost) = (0, 0);
+        for shard in &process.shards {
+            let counters = &shard.shard.state.counters;
+            refused += (0..Reason::ALL.len())
+                .map(|reason| counters.read(counter::SHARES + 1 + reason))
+                .sum::<u64>();
+            lost += counters.read(counter::REFUSALS_UNRECORDED);
+        }
+        self.stats.lost_refusals = lost;
+        refused - lost
+    }
+
+    /// Connections there ever were.
+    pub fn pipe_count(&self) -> usize {
+        self.pipes.len()
     }
 }

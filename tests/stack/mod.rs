@@ -8,10 +8,19 @@
 
 pub mod client;
 pub mod device;
+pub mod events;
+pub mod faulty_backend;
+pub mod load;
 pub mod node;
 pub mod process;
+pub mod proof;
+pub mod surgery;
 pub mod sv1_miner;
 pub mod translator;
+pub mod truth;
+pub mod untrusted;
+pub mod volume;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -472,7 +481,8 @@ fn backend(folder: &Path) -> Service {
     service
 }
 
-const SHARE_SECRET: &str = "whsec_dGhlIHNlY3JldCBvZiB0aGUgZW5kLXRvLWVuZCB0ZXN0cw==";
+/// What gateway and backends sign with.
+pub const SHARE_SECRET: &str = "whsec_dGhlIHNlY3JldCBvZiB0aGUgZW5kLXRvLWVuZCB0ZXN0cw==";
 
 fn template_manager(folder: &Path, network: &str, chain: &Chain) -> Value {
     let mut config = json!({

@@ -89,6 +89,19 @@ impl Difficulty {
         }
     }
 
+    /// The difficulty whose share is credited with `work`: the inverse of [`Difficulty::work`].
+    ///
+    /// `None` if no difficulty is.
+    pub fn from_work(work: Work) -> Option<Difficulty> {
+        if work.0.is_multiple_of(UNITS_PER_DIFFICULTY) {
+            let whole = u64::try_from(work.0 / UNITS_PER_DIFFICULTY).ok()?;
+            return (whole > 0).then_some(Difficulty(Kind::Whole(whole)));
+        }
+        let is_fraction = work.0.is_power_of_two() && work.0 < UNITS_PER_DIFFICULTY;
+        let exponent = UNITS_PER_DIFFICULTY.ilog2().saturating_sub(work.0.ilog2());
+        is_fraction.then_some(Difficulty(Kind::Fraction { exponent }))
+    }
+
     /// The difficulty as a number, for display only.
     pub fn as_f64(&self) -> f64 {
         self.work().0 as f64 / UNITS_PER_DIFFICULTY as f64
@@ -187,6 +200,17 @@ mod tests {
         assert_eq!(Difficulty::at_least_for(Target::ZERO), None);
         assert_eq!(Difficulty::at_least_for(Target::MAX), Some(Difficulty::EASIEST));
         assert_eq!(Difficulty::at_least_for(Target::DIFFICULTY_1), Some(Difficulty::ONE));
+    }
+
+    #[test]
+    fn work_tells_its_difficulty() {
+        for value in [0.0, 0.001, 0.5, 1.0, 3.0, 1e15, 1e18, f64::INFINITY] {
+            let difficulty = Difficulty::at_most(value);
+            assert_eq!(Difficulty::from_work(difficulty.work()), Some(difficulty));
+        }
+        for units in [0, 3, (1 << 32) + 1, 3 << 31, 1 << 96, u128::MAX] {
+            assert_eq!(Difficulty::from_work(Work(units)), None, "{units}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hash::Txid;
 use crate::template::TemplateId;
 
 /// Reason codes of one verdict that are kept.
@@ -30,4 +31,12 @@ pub struct Verdict {
     pub tip_hash: [u8; 32],
     /// Why, in the verifier's codes; empty for a clean accept.
     pub reason_codes: Vec<String>,
+    /// Transactions it objects to.
+    pub offending_txids: Vec<Txid>,
+    /// Who ruled.
+    pub verifier_id: String,
+    /// By which policy.
+    pub policy_version: String,
+    /// Its hash.
+    pub policy_hash: String,
 }

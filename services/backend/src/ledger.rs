@@ -19,7 +19,7 @@ use work::contract::shares::{
     BATCH_SHARES_MAX, ShareAnswer, ShareBatch, SharePayload, ShareResult,
 };
 
-use crate::limits::{BATCHES_KEPT, STATUS_MINERS_MAX, TEXT_BYTES_MAX};
+use crate::limits::{BATCHES_KEPT, STATUS_MINERS_MAX, STORAGE_LOCK_TIMEOUT, TEXT_BYTES_MAX};
 
 /// Reason of a share whose hash has been credited already.
 pub const DUPLICATE: &str = "duplicate";
@@ -154,6 +154,7 @@ impl Ledger {
     /// The file cannot be opened or is not a ledger.
     pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
         let connection = Connection::open(path)?;
+        connection.busy_timeout(STORAGE_LOCK_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(SCHEMA)?;
@@ -200,6 +201,16 @@ impl Ledger {
         remember_batch(&transaction, &answer, &share_ids)?;
         transaction.commit()?;
         Ok(answer)
+    }
+
+    /// Writes something that changes nothing, as durably as a batch.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn try_write(&mut self) -> Result<(), LedgerError> {
+        let transaction = self.connection.transaction()?;
+        write_totals(&transaction, &read_totals(&transaction)?)?;
+        Ok(transaction.commit()?)
     }
 
     /// The sums and the first miners.

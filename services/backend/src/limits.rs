@@ -45,5 +45,11 @@ pub const STATUS_MINERS_MAX: usize = 50;
 /// its share ids, which are kept for ever.
 pub const BATCHES_KEPT: u64 = 100_000;
 
+/// Time after which a ledger file that failed is tried again, unless a batch does so before.
+pub const STORAGE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest wait for another program that has the ledger file locked; nobody should.
+pub const STORAGE_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Time that requests under way get at a stop.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

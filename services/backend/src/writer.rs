@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use work::contract::shares::{ShareAnswer, ShareBatch};
 
 use crate::ledger::{Ledger, LedgerError, Snapshot};
-use crate::limits::QUEUE_BATCHES_MAX;
+use crate::limits::{QUEUE_BATCHES_MAX, STORAGE_RETRY_INTERVAL};
 use crate::metrics::Metrics;
 
 /// What the thread is asked to book.
@@ -88,13 +88,35 @@ pub fn start(path: &Path, metrics: Arc<Metrics>) -> io::Result<(LedgerQueue, Joi
     Ok((LedgerQueue { requests, published }, thread))
 }
 
+/// The next batch; `None` when nobody can send one any more. While the file fails it is tried again
+/// now and then, so that a sender who waits until this backend is ready does not wait for ever.
+fn next(
+    ledger: &mut Ledger,
+    received: &Receiver<Request>,
+    publish: &watch::Sender<Arc<Published>>,
+) -> Option<Request> {
+    while publish.borrow().storage_error.is_some() {
+        match received.recv_timeout(STORAGE_RETRY_INTERVAL) {
+            Ok(request) => return Some(request),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if ledger.try_write().is_ok() {
+            tracing::info!("the ledger can be written again");
+            let snapshot = publish.borrow().snapshot.clone();
+            publish.send_replace(Arc::new(Published { snapshot, storage_error: None }));
+        }
+    }
+    received.recv().ok()
+}
+
 fn run(
     mut ledger: Ledger,
     received: &Receiver<Request>,
     publish: &watch::Sender<Arc<Published>>,
     metrics: &Metrics,
 ) {
-    while let Ok(Request { batch, answer }) = received.recv() {
+    while let Some(Request { batch, answer }) = next(&mut ledger, received, publish) {
         let started = Instant::now();
         let result = ledger.credit(&batch);
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());

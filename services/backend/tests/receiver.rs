@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -89,7 +89,9 @@ impl Drop for Backend {
 
 fn spawn(folder: &Path) -> (Child, BufReader<ChildStderr>) {
     let secret_file = folder.join("secret");
-    fs::write(&secret_file, SECRET).unwrap();
+    if !secret_file.exists() {
+        fs::write(&secret_file, SECRET).unwrap();
+    }
     let mut child = Command::new(env!("CARGO_BIN_EXE_reference-backend"))
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(folder.join("data"))
@@ -281,6 +283,114 @@ fn strangers_are_refused() {
     let (_, totals) = backend.get("/status");
     assert_eq!(totals["rejected_signatures"], 8);
     assert_eq!((&totals["batches"], &totals["repeated"]), (&json!(1), &json!(1)));
+}
+
+/// Goal: docs/backend.md is true: its batch has exactly the fields that gateways send, its tables
+/// name each of them, and its answer is what the batch gets, twice.
+#[test]
+fn the_page_shows_what_is_sent_and_answered() {
+    let page = fs::read_to_string("../../docs/backend.md").unwrap();
+    let examples: Vec<Value> = page
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| serde_json::from_str(rest.split_once("```").unwrap().0).unwrap())
+        .collect();
+    let [sent, answered] = examples.try_into().unwrap();
+    let batch: work::contract::shares::ShareBatch = serde_json::from_value(sent.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&batch).unwrap(), sent);
+    let fields = [&sent, &sent["shares"][0]].map(|object| object.as_object().unwrap().keys());
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for field in fields.into_iter().flatten() {
+        let name = format!("`{field}`");
+        let is_named = |row: &&str| row.split('|').nth(1).unwrap().contains(&name);
+        assert!(rows.iter().any(is_named), "no row of docs/backend.md is about {name}");
+    }
+    let folder = folder();
+    let backend = Backend::start(folder.path());
+    assert_eq!(backend.send(&sent), (200, answered.clone()));
+    assert_eq!(backend.send(&sent), (200, answered));
+}
+
+/// Goal: a secret is replaced without a batch that is not believed: the receiver knows both, the
+/// sender changes over or signs with both, the receiver forgets the old one.
+#[test]
+fn a_secret_is_replaced_without_a_gap() {
+    const NEW: &str = "whsec_bmV3LXNlY3JldC1vZi10aGlzLXRlc3QtMTIzNDU2";
+    const NEW_BYTES: &str = "new-secret-of-this-test-123456";
+    let folder = folder();
+    let secret_file = folder.path().join("secret");
+    let now = unix_seconds().to_string();
+    let mut number = 0;
+    let mut statuses = |backend: &Backend| {
+        let mut send = |signatures: &[&str]| {
+            number += 1;
+            let id = format!("bat_{number}");
+            let body = batch(&id, "gw-1", &[share(&id, number, "alice", 1, false)]).to_string();
+            let signed = signatures.iter().map(|secret| sign(secret, &id, &now, body.as_bytes()));
+            let signed: Vec<String> = signed.collect();
+            backend.post(&id, &now, &signed.join(" "), body.as_bytes()).0
+        };
+        [send(&[SECRET]), send(&[NEW_BYTES]), send(&[NEW_BYTES, SECRET])]
+    };
+    let steps = [
+        (SECRET.to_owned(), [200, 401, 200]),
+        (format!("{NEW}\n{SECRET}\n"), [200, 200, 200]),
+        (NEW.to_owned(), [401, 200, 200]),
+    ];
+    for (secrets, expected) in steps {
+        fs::write(&secret_file, &secrets).unwrap();
+        let backend = Backend::start(folder.path());
+        assert_eq!(statuses(&backend), expected, "{secrets}");
+    }
+}
+
+/// Goal: a request that was answered and comes again, byte for byte or newly signed, gets the
+/// first answer; past the window it is not even looked at.
+#[test]
+fn a_replay_gets_the_first_answer_or_none() {
+    let folder = folder();
+    let backend = Backend::start(folder.path());
+    let shares = [share("A", 1, "alice", 5, false), share("B", 1, "alice", 5, false)];
+    let body = batch("bat_1", "gw-1", &shares).to_string();
+    let post = |age: u64| {
+        let at = (unix_seconds() - age).to_string();
+        backend.post("bat_1", &at, &sign(SECRET, "bat_1", &at, body.as_bytes()), body.as_bytes())
+    };
+    let first = post(250);
+    assert_eq!((first.0, &first.1["results"][1]["reason"]), (200, &json!("duplicate")));
+    for age in [250, 0, 250] {
+        assert_eq!(post(age), first);
+    }
+    let stale = post(310);
+    assert_eq!((stale.0, &stale.1["error"]), (401, &json!("timestamp_too_old")));
+    let (_, totals) = backend.get("/status");
+    assert_eq!((&totals["shares"], &totals["duplicates"]), (&json!(1), &json!(1)));
+    assert_eq!((&totals["batches"], &totals["repeated"]), (&json!(1), &json!(3)));
+}
+
+/// Goal: a ledger that cannot be written refuses batches for now and says so to whoever asks
+/// beforehand, and both heal without a batch.
+#[test]
+fn a_ledger_that_fails_heals_by_itself() {
+    let folder = folder();
+    let backend = Backend::start(folder.path());
+    let head = || agent().head(format!("{}/shares", backend.url)).call().unwrap().status();
+    assert_eq!(head(), 200);
+    let other = rusqlite::Connection::open(folder.path().join("data/ledger.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let one = batch("bat_1", "gw-1", &[share("A", 1, "alice", 5, false)]);
+    let (status, refusal) = backend.send(&one);
+    assert_eq!((status, &refusal["error"]), (503, &json!("storage")));
+    assert_eq!((head().as_u16(), backend.get("/readyz").0), (503, 503));
+    other.execute_batch("ROLLBACK").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while head() != 200 {
+        assert!(Instant::now() < deadline, "{:?}", backend.get("/readyz"));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert_eq!(backend.get("/readyz").0, 200);
+    assert_eq!(backend.get("/status").1["shares"], 0);
+    assert_eq!(backend.send(&one).0, 200);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::shares::options::{DeadLettersCommand, SharesCommand};
+
 /// Most miners of a demo: two descriptors each must fit an ordinary limit (D54).
 pub const MINERS_MAX: u32 = 18_000;
 
@@ -36,6 +38,18 @@ pub enum Command {
     },
     /// Look whether this machine can run a gateway, and say what to change if not.
     Doctor(DoctorOptions),
+    /// Export, verify or explain what a gateway's journal says of shares.
+    Shares {
+        /// What about them.
+        #[command(subcommand)]
+        command: SharesCommand,
+    },
+    /// Shares that the backend would not take.
+    DeadLetters {
+        /// What about them.
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
     /// Start a program that is killed when its parent dies. The demo starts its programs by this.
     #[command(hide = true)]
     Launch(LaunchOptions),
@@ -152,6 +166,11 @@ mod tests {
             &["config", "show", "--effective"],
             &["doctor", "--config"],
             &["launch", "--parent", "1"],
+            &["shares", "verify"],
+            &["shares", "explain", "--data-dir", "d"],
+            &["dead-letters", "replay"],
+            &["dead-letters", "replay", "bat_1", "--all"],
+            &["dead-letters", "discard", "bat_1"],
         ] {
             let line = [&["reservegrid"], wrong].concat();
             assert!(Arguments::try_parse_from(&line).is_err(), "{line:?}");

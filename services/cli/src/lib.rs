@@ -3,7 +3,8 @@
 //! `demo` runs the whole product on this machine: the real programs on loopback, a simulated chain,
 //! and miners that really hash. `keys generate` makes the key pair that miners are told to trust.
 //! `config check` and `config show` read a gateway's configuration as the gateway does; `doctor`
-//! looks whether this machine can run one.
+//! looks whether this machine can run one. `shares` proves, exports and explains what a gateway's
+//! journal says; `dead-letters` lists what the backend would not take, and decides about it.
 //!
 //! Reading order: [`arguments`] (what can be asked), [`demo`] (how a demo runs), inside it `plan`
 //! (what the programs are told), `model` (what the screen shows) and `outcome` (whether it went
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod doctor;
 pub mod keys;
 pub mod launch;
+pub mod shares;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,7 @@ use clap::Parser;
 use arguments::{Arguments, Command, ConfigCommand, KeysCommand};
 
 /// Runs what the command line asks for and gives the process's exit status: 0 when it went well,
-/// 1 when it did not, 2 (by clap) when the command line is wrong.
+/// 1 when it did not, 2 when the command line is wrong (and as [`shares`] says).
 pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
@@ -34,6 +36,8 @@ pub fn run() -> ExitCode {
         Command::Config { command: ConfigCommand::Check { file } } => return config::check(&file),
         Command::Config { command: ConfigCommand::Show(options) } => return config::show(&options),
         Command::Doctor(options) => return doctor::run(options.config.as_deref()),
+        Command::Shares { command } => return shares::run(&command),
+        Command::DeadLetters { command } => return shares::run_dead_letters(&command),
         Command::Launch(launch) => Err(launch::run(&launch)),
     };
     match result {

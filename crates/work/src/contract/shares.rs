@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::difficulty::Work;
-use crate::hash::BlockHash;
+use crate::hash::{BlockHash, Txid};
 use crate::target::Target;
 use crate::template::TemplateId;
 
@@ -86,6 +86,9 @@ pub struct SharePayload {
     pub accepted_at: String,
     /// Whether it is a block.
     pub block_found: bool,
+    /// The block's coinbase, if it is one (D30). It pays `subsidy` and `fees`.
+    #[serde(default)]
+    pub coinbase_txid: Option<Txid>,
     /// Whether it came while miners were held on an old tip.
     pub hold: bool,
 }

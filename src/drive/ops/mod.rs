@@ -1,6 +1,27 @@
-//! HTTP for operators: `/metrics`, `/healthz`, `/readyz`, `/api/v1/status`.
+//! HTTP for operators: metrics, health, status, events, shares, dead letters.
 //!
-//! axum on one ordinary thread. It reads the cores' blocks and never waits for a core.
+//! axum on one ordinary thread. It reads the cores' blocks and the journal's files, and never waits
+//! for a core or for a disk.
+//!
+//! ```text
+//! guard.rs         who may ask
+//! problem.rs       what is answered to nonsense
+//! pages.rs         metrics, readiness, status
+//! reading.rs       how the journal is read without anybody waiting
+//! events.rs        the log as a stream
+//! export.rs        shares as CSV
+//! share.rs         the way of one share
+//! dead_letters.rs  what the backend would not take
+//! ```
+
+mod dead_letters;
+mod events;
+mod export;
+mod guard;
+mod pages;
+mod problem;
+mod reading;
+mod share;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,23 +29,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use prometheus::{Encoder as _, Registry, TextEncoder};
-use serde_json::json;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use prometheus::Registry;
 use tracing::{error, warn};
 
+use self::problem::Problem;
+pub use self::reading::JournalView;
+use self::reading::Seats;
 use super::exposition::Exposition;
 use crate::config::hatch::Hatches;
 use crate::config::secret::Secret;
+use crate::limits::READING_THREADS;
 use crate::metrics::{Block, control as c, forwarder as f, shard as s};
 use crate::mode::Mode;
 
 /// How often an operator is reminded of rules that are suspended.
 const REMINDER: Duration = Duration::from_secs(3_600);
+
+/// How long the end waits for a thread that reads a file.
+const READERS_END: Duration = Duration::from_millis(500);
 
 /// How long the thread looks away from the stop flag.
 const STOP_POLL: Duration = Duration::from_millis(50);
@@ -47,6 +72,18 @@ struct Ops {
     api_keys: Vec<Secret>,
     authority_pubkey: String,
     listen_addr: Option<SocketAddr>,
+    journal: Option<JournalView>,
+    seats: Seats,
+}
+
+impl Ops {
+    /// # Errors
+    /// There is none, as in shadow mode.
+    fn journal(&self) -> Result<&JournalView, Problem> {
+        self.journal.as_ref().ok_or_else(|| {
+            Problem::busy(format!("a gateway in {} mode keeps no journal", self.mode.name()))
+        })
+    }
 }
 
 /// What the thread is told.
@@ -61,6 +98,8 @@ pub struct OpsSettings {
     pub authority_pubkey: String,
     /// For the status page.
     pub listen_addr: Option<SocketAddr>,
+    /// The journal, if there is one.
+    pub journal: Option<JournalView>,
 }
 
 /// Serve on `listener` until `stop`.
@@ -84,10 +123,13 @@ pub fn spawn(
         api_keys: settings.api_keys,
         authority_pubkey: settings.authority_pubkey,
         listen_addr: settings.listen_addr,
+        journal: settings.journal,
+        seats: Seats::new(),
     });
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(READING_THREADS)
         .build()
         .map_err(|error| error.to_string())?;
     std::thread::Builder::new()
@@ -95,6 +137,8 @@ pub fn spawn(
         .spawn(move || {
             runtime.spawn(remind(settings.hatches));
             runtime.block_on(serve(listener, ops, stop));
+            // A disk that hangs does not hold up the end.
+            runtime.shutdown_timeout(READERS_END);
         })
         .map_err(|error| format!("the ops thread cannot be started: {error}"))
 }
@@ -110,12 +154,7 @@ async fn remind(hatches: Hatches) {
 }
 
 async fn serve(listener: std::net::TcpListener, ops: Arc<Ops>, stop: Arc<AtomicBool>) {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/api/v1/status", get(status))
-        .with_state(ops);
+    let router = router(ops);
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -136,68 +175,23 @@ async fn stopped(stop: &AtomicBool) {
     }
 }
 
-async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&ops.registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-impl Ops {
-    fn components(&self) -> [(&'static str, bool); 3] {
-        let control = &self.blocks.control;
-        let verifier_needed = self.mode == Mode::Inline;
-        [
-            ("templates", control.read(c::SOURCE_UP) == 1),
-            ("verifier", !verifier_needed || control.read(c::VERIFIER_UP) == 1),
-            ("work", self.mode == Mode::Shadow || control.read(c::READY) == 1),
-        ]
-    }
-
-    /// A key by `Authorization: Bearer` or `X-Api-Key`.
-    fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        if self.api_keys.is_empty() {
-            return true;
-        }
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let given = bearer.or(text("x-api-key"));
-        given.is_some_and(|key| self.api_keys.iter().any(|own| own.matches(key.as_bytes())))
-    }
-}
-
-async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
-    let components = ops.components();
-    let ready = components.iter().all(|(_, ready)| *ready);
-    let lacking: Vec<_> =
-        components.iter().filter(|(_, ready)| !ready).map(|(name, _)| *name).collect();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "lacking": lacking }))).into_response()
-}
-
-async fn status(State(ops): State<Arc<Ops>>, headers: HeaderMap) -> Response {
-    if !ops.is_allowed(&headers) {
-        let text = "give gateway.http_api_key as Authorization: Bearer or X-Api-Key\n";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
-    }
-    let shards = |cell| ops.blocks.shards.iter().map(|block| block.read(cell)).sum::<u64>();
-    let control = |cell| ops.blocks.control.read(cell);
-    let forwarder = |cell| ops.blocks.forwarder.read(cell);
-    Json(json!({
-        "mode": ops.mode.name(),
-        "listen_addr": ops.listen_addr,
-        "authority_pubkey": ops.authority_pubkey,
-        "components": ops.components().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-        "connections": shards(s::OPEN) + shards(s::IN_SETUP) + shards(s::IN_HANDSHAKE),
-        "channels": shards(s::CHANNELS),
-        "shares_accepted": shards(s::SHARES),
-        "work": shards(s::WORK).to_string(),
-        "blocks_found": control(c::BLOCKS),
-        "height": control(c::HEIGHT),
-        "hold": control(c::HOLD) == 1,
-        "shares_unsettled": forwarder(f::QUEUE),
-        "shares_delivered": forwarder(f::DELIVERED),
-    }))
-    .into_response()
+/// Every page.
+fn router(ops: Arc<Ops>) -> Router {
+    let guarded = Router::new()
+        .route("/api/v1/status", get(pages::status))
+        .route("/gateway/events", get(events::events))
+        .route("/api/v1/shares/export.csv", get(export::export))
+        .route("/api/v1/shares/{share_id}", get(share::share))
+        .route("/api/v1/dead-letters", get(dead_letters::list))
+        .route("/api/v1/dead-letters/replay-all", post(dead_letters::replay_all))
+        .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
+        .route("/api/v1/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route("/api/v1/dead-letters/{id}/discard", post(dead_letters::discard))
+        .route_layer(from_fn_with_state(Arc::clone(&ops), guard::guard));
+    Router::new()
+        .route("/metrics", get(pages::metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(pages::readyz))
+        .merge(guarded)
+        .with_state(ops)
 }
