@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use journal::folder::read_at;
 use journal::segment::{file_name, index_name};
 use journal::writer::{DiskAction, DiskDone, DiskFault};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -137,16 +138,8 @@ impl Disk {
         }
         let Some((_, file)) = &self.read else { return Ok(DiskDone::Read(Vec::new())) };
         let mut bytes = vec![0; length];
-        let mut count = 0;
         // Fewer bytes than asked for mean the end of the file only if there are none behind them.
-        while count < length {
-            match file.read_at(&mut bytes[count..], offset + count as u64) {
-                Ok(0) => break,
-                Ok(more) => count += more,
-                Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(error) => return Err(error),
-            }
-        }
+        let count = read_at(file, &mut bytes, offset)?;
         bytes.truncate(count);
         Ok(DiskDone::Read(bytes))
     }

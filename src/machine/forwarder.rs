@@ -391,11 +391,10 @@ impl Forwarder {
     fn on_read_back(&mut self, now: Now, bytes: &[u8]) {
         let durable = self.journal.durable_event_id();
         let others = self.flights.shares();
-        let window = &mut self.window;
-        let sealed = self.journal.sealed().map(|sealed| (sealed.segment, sealed.bytes));
-        let sealed: Vec<(u64, u64)> = sealed.collect();
+        let sealed = self.sealed_bytes();
         let open = Some(self.journal.newest_segment());
         let extent = Extent { sealed: &sealed, open, durable };
+        let window = &mut self.window;
         let walked = self.reading.on_bytes(bytes, extent, |located| {
             if located.event_id >= durable {
                 return false;

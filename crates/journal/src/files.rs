@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use crate::folder::Folder;
+use crate::folder::{Folder, read_at};
 use crate::recover::UNSURE_BYTES_MAX;
 use crate::segment::{Position, file_name};
 use crate::source::Segments;
@@ -27,15 +27,7 @@ impl Segments for Folder {
         let read = || -> io::Result<Vec<u8>> {
             let file = File::open(self.path().join(file_name(number)))?;
             let mut bytes = vec![0; length];
-            let mut count = 0;
-            while count < length {
-                match file.read_at(&mut bytes[count..], offset + count as u64) {
-                    Ok(0) => break,
-                    Ok(more) => count += more,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                    Err(error) => return Err(error),
-                }
-            }
+            let count = read_at(&file, &mut bytes, offset)?;
             bytes.truncate(count);
             Ok(bytes)
         };

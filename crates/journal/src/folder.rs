@@ -430,7 +430,10 @@ fn whole() -> IndexEntry {
 }
 
 /// Reads until `bytes` are full or the file ends; how many.
-pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+///
+/// # Errors
+/// The disk's.
+pub fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < bytes.len() {
         match file.read_at(&mut bytes[done..], offset.saturating_add(done as u64)) {
