@@ -1,6 +1,6 @@
 //! Threads, rings, wiring, and the end.
 //!
-//! Order at the start: lock, sockets, journal and epoch, cores, links. At the end: shards stop
+//! Order at the start: lock, journal and epoch, sockets, cores, links. At the end: shards stop
 //! reading and close; then the forwarder delivers what is left; then control and the ops thread.
 
 use std::io::ErrorKind;
@@ -102,6 +102,8 @@ pub fn run(
     check_coinbase(&config)?;
     let clock = Clock::start();
     let data_dir = Arc::new(DataDir::take(&config.data_dir)?);
+    let opened = outbox::open(&config, &data_dir, config.shards.len(), clock.now())?;
+    let epoch = opened.epoch;
     let listeners = bind(&config)?;
     let listen_addr = listeners.first().and_then(|listener| listener.local_addr().ok());
     let http = TcpListener::bind(config.http_listen_addr).map_err(|error| {
@@ -109,8 +111,6 @@ pub fn run(
     })?;
     let http_addr = http.local_addr().map_err(|error| error.to_string())?;
     let (control_bell, forwarder_bell) = (bell()?, bell()?);
-    let opened = outbox::open(&config, &data_dir, config.shards.len(), clock.now())?;
-    let epoch = opened.epoch;
     let wiring = wire(&config, epoch, listeners, stop, &control_bell, &forwarder_bell)?;
     let (notes, told) = rg_ring::ring(TOLD_RING, forwarder_bell.clone());
     let blocks = wiring.blocks();
